@@ -1,0 +1,45 @@
+# How this project's targets are made: the flags they share, one static library per folder of common/,
+# one program per chapter.
+
+add_library(llm_flags INTERFACE)
+target_compile_features(llm_flags INTERFACE cxx_std_20)
+target_include_directories(llm_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(llm_flags INTERFACE -Wall -Wextra -Wshadow $<$<BOOL:${LLM_WERROR}>:-Werror>)
+if(LLM_NATIVE)
+  target_compile_options(llm_flags INTERFACE -march=native)
+endif()
+if(LLM_SANITIZE)
+  target_compile_options(llm_flags INTERFACE -fsanitize=${LLM_SANITIZE} -fno-omit-frame-pointer
+                                             -fno-sanitize-recover=all)
+  target_link_options(llm_flags INTERFACE -fsanitize=${LLM_SANITIZE})
+endif()
+
+# llm_library(ops DEPENDS llm_core Eigen3::Eigen): all .cpp files of common/ops as the library llm_ops.
+# What stands behind DEPENDS is all it may include; a wrong include does not link.
+function(llm_library name)
+  cmake_parse_arguments(arg "" "" "DEPENDS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/common/${name}/*.cpp)
+  if(sources)
+    add_library(llm_${name} STATIC ${sources})
+    target_link_libraries(llm_${name} PUBLIC llm_flags ${arg_DEPENDS})
+  else()  # headers only
+    add_library(llm_${name} INTERFACE)
+    target_link_libraries(llm_${name} INTERFACE llm_flags ${arg_DEPENDS})
+  endif()
+endfunction()
+
+# llm_chapter(ch01_data): the program bin/ch01_data of the folder's main.cpp and walk_*.cpp, and the benchmark
+# bin/ch01_data_bench of its bench*.cpp.
+function(llm_chapter name)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/main.cpp ${CMAKE_SOURCE_DIR}/${name}/walk_*.cpp)
+  add_executable(${name} ${sources})
+  target_link_libraries(${name} PRIVATE llm_all)
+  file(GLOB benches CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/bench*.cpp)
+  set(programs ${name})
+  if(benches)
+    add_executable(${name}_bench ${benches})
+    target_link_libraries(${name}_bench PRIVATE llm_all benchmark::benchmark_main)
+    list(APPEND programs ${name}_bench)
+  endif()
+  set_target_properties(${programs} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+endfunction()

@@ -1,0 +1,142 @@
+#include "common/core/tensor.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+namespace llm {
+
+namespace {
+
+// Blocks of at least this size come straight from the kernel, zeroed, and ask for 2 MB pages.
+constexpr std::size_t kMapFrom = std::size_t{1} << 20;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+std::shared_ptr<std::byte[]> allocate(std::size_t bytes, bool zeroed) {
+  if (bytes >= kMapFrom) {
+    const std::size_t rounded = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+    void* memory = mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(memory != MAP_FAILED, "there is not enough memory for {} more bytes", bytes);
+    madvise(memory, rounded, MADV_HUGEPAGE);
+    return {static_cast<std::byte*>(memory), [rounded](std::byte* p) { munmap(p, rounded); }};
+  }
+  const std::size_t rounded = std::max<std::size_t>(64, (bytes + 63) / 64 * 64);
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(64, rounded));
+  check(memory != nullptr, "there is not enough memory for {} more bytes", bytes);
+  if (zeroed) std::memset(memory, 0, rounded);
+  return {memory, [](std::byte* p) { std::free(p); }};
+}
+
+}  // namespace
+
+std::int64_t element_count(const Shape& shape) {
+  std::int64_t count = 1;
+  for (const std::int64_t size : shape) {
+    check(size >= 0, "a shape cannot have a negative size: {}", to_string(shape));
+    check(!__builtin_mul_overflow(count, size, &count) && count < (std::int64_t{1} << 46),
+          "a tensor of shape {} is too large", to_string(shape));
+  }
+  return count;
+}
+
+std::string to_string(const Shape& shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
+
+Tensor::Tensor(Shape shape, DType dtype, Device device) {
+  check(device == Device::cpu, "this build has no memory on device {}", name(device));
+  numel_ = element_count(shape);
+  shape_ = std::move(shape);
+  dtype_ = dtype;
+  device_ = device;
+  storage_ = allocate(bytes(), /*zeroed=*/true);
+}
+
+Tensor Tensor::uninitialized(Shape shape, DType dtype, Device device) {
+  check(device == Device::cpu, "this build has no memory on device {}", name(device));
+  Tensor t;
+  t.numel_ = element_count(shape);
+  t.shape_ = std::move(shape);
+  t.dtype_ = dtype;
+  t.device_ = device;
+  t.storage_ = allocate(t.bytes(), /*zeroed=*/false);
+  return t;
+}
+
+Tensor Tensor::from(std::span<const float> values, Shape shape) {
+  Tensor t = uninitialized(std::move(shape), DType::f32);
+  check(values.size() == static_cast<std::size_t>(t.numel()), "{} values do not fill shape {}", values.size(),
+        to_string(t.shape()));
+  std::copy(values.begin(), values.end(), t.data<float>());
+  return t;
+}
+
+Tensor Tensor::from(std::span<const std::int32_t> values, Shape shape) {
+  Tensor t = uninitialized(std::move(shape), DType::i32);
+  check(values.size() == static_cast<std::size_t>(t.numel()), "{} values do not fill shape {}", values.size(),
+        to_string(t.shape()));
+  std::copy(values.begin(), values.end(), t.data<std::int32_t>());
+  return t;
+}
+
+std::int64_t Tensor::dim(int i) const {
+  const int index = i < 0 ? i + rank() : i;
+  check(index >= 0 && index < rank(), "a tensor of shape {} has no dimension {}", to_string(shape_), i);
+  return shape_[static_cast<std::size_t>(index)];
+}
+
+void Tensor::wrong_dtype(DType asked) const {
+  fail("a tensor of dtype {} was read as {}", name(dtype_), name(asked));
+}
+
+Tensor Tensor::view(Shape shape) const {
+  check(element_count(shape) == numel_, "a tensor of shape {} cannot be viewed as {}", to_string(shape_),
+        to_string(shape));
+  Tensor t = *this;
+  t.shape_ = std::move(shape);
+  return t;
+}
+
+Tensor Tensor::slice(std::int64_t begin, std::int64_t end) const {
+  check(rank() >= 1 && begin >= 0 && begin <= end && end <= shape_[0], "rows {} to {} are not within shape {}",
+        begin, end, to_string(shape_));
+  const std::int64_t row = shape_[0] == 0 ? 0 : numel_ / shape_[0];
+  Shape shape = shape_;
+  shape[0] = end - begin;
+  return range(begin * row, std::move(shape));
+}
+
+Tensor Tensor::range(std::int64_t begin, Shape shape) const {
+  const std::int64_t count = element_count(shape);
+  check(begin >= 0 && begin + count <= numel_, "elements {} to {} are not within a tensor of {}", begin,
+        begin + count, numel_);
+  Tensor t = *this;
+  t.shape_ = std::move(shape);
+  t.numel_ = count;
+  t.offset_ = offset_ + static_cast<std::size_t>(begin) * size_of(dtype_);
+  return t;
+}
+
+Tensor Tensor::clone() const {
+  Tensor t = uninitialized(shape_, dtype_, device_);
+  t.copy_from(*this);
+  return t;
+}
+
+void Tensor::copy_from(const Tensor& source) const {
+  check(source.numel() == numel_ && source.dtype() == dtype_ && source.device() == device_,
+        "cannot copy {} {} on {} into {} {} on {}", name(source.dtype()), to_string(source.shape()),
+        name(source.device()), name(dtype_), to_string(shape_), name(device_));
+  if (numel_ > 0) std::memcpy(raw(), source.raw(), bytes());
+}
+
+void Tensor::fill(float value) const {
+  auto all = span<float>();
+  std::fill(all.begin(), all.end(), value);
+}
+
+void Tensor::zero() const {
+  if (numel_ > 0) std::memset(raw(), 0, bytes());
+}
+
+}  // namespace llm
