@@ -31,8 +31,8 @@ std::string_view vector_instructions() {
 }  // namespace
 
 std::string describe_cpu() {
-  return fmt::format("cpu: {}, {} thread{}, {}", processor_name(), thread_count(), thread_count() == 1 ? "" : "s",
-                     vector_instructions());
+  return fmt::format("cpu: {}, {} thread{}, {}", processor_name(), thread_count(),
+                     thread_count() == 1 ? "" : "s", vector_instructions());
 }
 
 }  // namespace llm

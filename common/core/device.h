@@ -10,7 +10,9 @@ namespace llm {
 
 enum class Device { cpu, cuda };
 
-inline std::string_view name(Device device) { return device == Device::cpu ? "cpu" : "cuda"; }
+inline std::string_view name(Device device) {
+  return device == Device::cpu ? "cpu" : "cuda";
+}
 
 /// Parses "cpu" or "cuda"; anything else is a UsageError.
 inline Device parse_device(const std::string& text) {

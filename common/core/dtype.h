@@ -28,13 +28,18 @@ struct BFloat16 {
   explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 };
 
-inline std::size_t size_of(DType dtype) { return dtype == DType::bf16 ? 2 : 4; }
+inline std::size_t size_of(DType dtype) {
+  return dtype == DType::bf16 ? 2 : 4;
+}
 
 inline std::string_view name(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "f32";
-    case DType::bf16: return "bf16";
-    case DType::i32: return "i32";
+    case DType::f32:
+      return "f32";
+    case DType::bf16:
+      return "bf16";
+    case DType::i32:
+      return "i32";
   }
   fail("there is no dtype number {}", static_cast<int>(dtype));
 }

@@ -141,9 +141,11 @@ void AtomicFile::flush() {
 
 void AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
   flush();
-  check(offset + bytes.size() <= size_, "cannot overwrite bytes of {} that are not written yet", path_.string());
+  check(offset + bytes.size() <= size_, "cannot overwrite bytes of {} that are not written yet",
+        path_.string());
   const ssize_t put = pwrite(file_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-  check(put == static_cast<ssize_t>(bytes.size()), "cannot write {}: {}", path_.string(), std::strerror(errno));
+  check(put == static_cast<ssize_t>(bytes.size()), "cannot write {}: {}", path_.string(),
+        std::strerror(errno));
 }
 
 void AtomicFile::commit() {
@@ -200,7 +202,11 @@ void write_folder(const fs::path& path, const std::function<void(const fs::path&
   fs::remove_all(old, ignored);
 }
 
-std::uint64_t checksum(std::span<const std::byte> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
-std::uint64_t checksum(std::string_view text) { return XXH3_64bits(text.data(), text.size()); }
+std::uint64_t checksum(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+std::uint64_t checksum(std::string_view text) {
+  return XXH3_64bits(text.data(), text.size());
+}
 
 }  // namespace llm

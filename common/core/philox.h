@@ -47,7 +47,9 @@ struct Philox {
   /// 32 random bits.
   constexpr std::uint32_t word(std::uint64_t index) const { return block(index / 4)[index % 4]; }
   /// Uniform in [0, 1), 24 bits.
-  constexpr float uniform(std::uint64_t index) const { return static_cast<float>(word(index) >> 8) * 0x1p-24f; }
+  constexpr float uniform(std::uint64_t index) const {
+    return static_cast<float>(word(index) >> 8) * 0x1p-24f;
+  }
   /// Standard normal (Box-Muller on the two halves of a pair; index pairs (2k, 2k+1) share it).
   float normal(std::uint64_t index) const {
     const auto words = block(index / 4);

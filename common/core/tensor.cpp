@@ -41,7 +41,9 @@ std::int64_t element_count(const Shape& shape) {
   return count;
 }
 
-std::string to_string(const Shape& shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
+std::string to_string(const Shape& shape) {
+  return fmt::format("({})", fmt::join(shape, ", "));
+}
 
 Tensor::Tensor(Shape shape, DType dtype, Device device) {
   check(device == Device::cpu, "this build has no memory on device {}", name(device));
@@ -98,8 +100,8 @@ Tensor Tensor::view(Shape shape) const {
 }
 
 Tensor Tensor::slice(std::int64_t begin, std::int64_t end) const {
-  check(rank() >= 1 && begin >= 0 && begin <= end && end <= shape_[0], "rows {} to {} are not within shape {}",
-        begin, end, to_string(shape_));
+  check(rank() >= 1 && begin >= 0 && begin <= end && end <= shape_[0],
+        "rows {} to {} are not within shape {}", begin, end, to_string(shape_));
   const std::int64_t row = shape_[0] == 0 ? 0 : numel_ / shape_[0];
   Shape shape = shape_;
   shape[0] = end - begin;

@@ -112,7 +112,9 @@ PoolHolder& holder() {
   return instance;
 }
 
-int cores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
+int cores() {
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
 
 }  // namespace
 
@@ -129,10 +131,12 @@ void set_thread_count(int count) {
   h.pool.reset();
 }
 
-void parallel_for(std::int64_t n, std::int64_t grain, const std::function<void(std::int64_t, std::int64_t)>& body) {
+void parallel_for(std::int64_t n, std::int64_t grain,
+                  const std::function<void(std::int64_t, std::int64_t)>& body) {
   if (n <= 0) return;
   const int threads = thread_count();
-  const int parts = static_cast<int>(std::min<std::int64_t>(threads, std::max<std::int64_t>(1, n / std::max<std::int64_t>(1, grain))));
+  const int parts = static_cast<int>(
+      std::min<std::int64_t>(threads, std::max<std::int64_t>(1, n / std::max<std::int64_t>(1, grain))));
   auto& h = holder();
   if (parts > 1 && !inside_part) {
     const std::unique_lock lock(h.mutex, std::try_to_lock);

@@ -19,6 +19,7 @@ void set_thread_count(int count);
 
 /// Runs body(begin, end) over parts of [0, n). No part is smaller than `grain` elements, so small loops
 /// stay on the calling thread. If a body throws, the first exception is rethrown when all are done.
-void parallel_for(std::int64_t n, std::int64_t grain, const std::function<void(std::int64_t, std::int64_t)>& body);
+void parallel_for(std::int64_t n, std::int64_t grain,
+                  const std::function<void(std::int64_t, std::int64_t)>& body);
 
 }  // namespace llm

@@ -32,7 +32,9 @@ std::uint64_t TorchRandom::word64() {
   return (high << 32) | word();
 }
 
-float TorchRandom::uniform24() { return static_cast<float>(word() & 0xffffffu) * 0x1p-24F; }
+float TorchRandom::uniform24() {
+  return static_cast<float>(word() & 0xffffffu) * 0x1p-24F;
+}
 
 void TorchRandom::rand(std::span<float> out) {
   for (float& x : out) x = uniform24();
@@ -96,8 +98,8 @@ std::vector<std::int64_t> TorchRandom::randperm(std::int64_t n) {
 }
 
 void TorchRandom::init_linear(std::span<float> weight, std::span<float> bias, std::int64_t in) {
-  check(in > 0 && weight.size() % static_cast<std::size_t>(in) == 0, "a weight of {} elements has no rows of {}",
-        weight.size(), in);
+  check(in > 0 && weight.size() % static_cast<std::size_t>(in) == 0,
+        "a weight of {} elements has no rows of {}", weight.size(), in);
   const double bound = 1.0 / std::sqrt(static_cast<double>(in));
   uniform(weight, -bound, bound);
   if (!bias.empty()) uniform(bias, -bound, bound);

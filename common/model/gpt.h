@@ -1,0 +1,126 @@
+// GptStage: a range of a GPT's layers, with an explicit forward and backward.
+//
+// A stage owns the embedding if it holds the first layer and the final norm and head if it holds the
+// last; the whole model is the stage that holds all. There is no tape: `forward` writes what backward
+// needs into a `StageActivations` that the caller owns (and reuses from step to step, so that a step
+// allocates nothing), and `backward` reads it. Several may be in flight at once. Chapter 4 explains it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "common/core/philox.h"
+#include "common/core/tensor.h"
+#include "common/model/config.h"
+#include "common/model/parameter_store.h"
+
+namespace llm {
+
+class TorchRandom;
+
+/// Views of one block's parameters. Undefined tensors where the configuration has no bias.
+struct BlockParameters {
+  std::size_t norm1_weight, norm1_bias, qkv_weight, qkv_bias, out_weight, out_bias;
+  std::size_t norm2_weight, norm2_bias, up_weight, up_bias, down_weight, down_bias;
+};
+
+/// What one block's backward needs from its forward. Shapes for B sequences of T tokens.
+struct BlockActivations {
+  Tensor input;                // (B, T, C) the residual stream coming in
+  Tensor norm1, mean1, rstd1;  // (B, T, C), (B T), (B T)
+  Tensor qkv;                  // (B, T, 3C)
+  Tensor attention, lse;       // (B, T, C), (B, H, T)
+  Tensor middle;               // (B, T, C) the residual stream after attention
+  Tensor norm2, mean2, rstd2;
+  Tensor up, gelu;  // (B, T, mlp)
+};
+
+/// What one forward pass of a stage leaves for its backward. `prepare` sizes it once for (B, T).
+struct StageActivations {
+  std::int64_t batch = 0, tokens = 0;
+  std::vector<BlockActivations> blocks;
+  Tensor output;                              // (B, T, C) after the last block of the stage
+  Tensor final_norm, final_mean, final_rstd;  // the last stage's
+  Tensor losses;                              // (B, T)
+  std::int64_t bytes() const;                 // counted, to be printed
+};
+
+/// Scratch of backward: a few (B, T, ...) buffers shared by all blocks.
+struct StageScratch {
+  std::int64_t batch = 0, tokens = 0;
+  Tensor dstream, dnorm, dqkv, dattention, dup;
+  std::int64_t bytes() const;
+};
+
+struct ForwardOptions {
+  bool training = false;   // dropout applies only then
+  std::uint64_t seed = 0;  // of the dropout
+  std::uint64_t step = 0;  // optimizer step and micro-batch: they choose the mask
+  std::uint64_t first_row =
+      0;  // global index of row 0 of this batch, so that masks do not depend on the layout
+};
+
+/// Keys and values of all positions so far, per layer (B, H, S, D). Generation fills and reads it.
+struct KvCache {
+  std::vector<Tensor> keys, values;
+  std::int64_t length = 0;    // positions filled
+  std::int64_t capacity = 0;  // S
+};
+
+class GptStage {
+ public:
+  /// Layers [first_layer, last_layer) of `config`; zeros until initialised or loaded.
+  GptStage(const GptConfig& config, std::int64_t first_layer, std::int64_t last_layer);
+  /// The whole model.
+  explicit GptStage(const GptConfig& config) : GptStage(config, 0, config.layers) {}
+
+  const GptConfig& config() const { return config_; }
+  ParameterStore& parameters() { return parameters_; }
+  const ParameterStore& parameters() const { return parameters_; }
+  bool has_embedding() const { return first_layer_ == 0; }
+  bool has_head() const { return last_layer_ == config_.layers; }
+
+  /// GPT-2's initialisation (Radford et al. 2019, section 2.3): normal(0, 0.02), residual projections scaled
+  /// by 1/sqrt(2L), biases 0, norms 1; Philox by (seed, parameter name, element).
+  void initialize(std::uint64_t seed);
+  /// PyTorch's default initialisation drawn in the order token embedding, position embedding, per block Wq,
+  /// Wk, Wv, output projection, the two feed-forward layers, then head. Whole model only.
+  void initialize_like_torch(TorchRandom& random);
+
+  /// input: tokens (B, T) i32 for a stage with the embedding, else the previous stage's output (B, T, C).
+  /// Returns saved.output. T may be anything from 1 to the context.
+  const Tensor& forward(StageActivations& saved, const Tensor& input,
+                        const ForwardOptions& options = {}) const;
+
+  /// Last stage: final norm, head and loss of saved.output. Writes saved.losses (B, T) and, if
+  /// `gradient_scale` is given, accumulates head gradients and leaves d(sum of scale * losses)/d(output) in
+  /// scratch.dstream. Returns the sum of the losses (not averaged) over targets that are not -1.
+  double loss(StageActivations& saved, StageScratch& scratch, const Tensor& targets,
+              std::optional<float> gradient_scale);
+
+  /// Last stage: logits (B, T, V) of saved.output, written into `logits`.
+  void logits(const Tensor& logits, StageActivations& saved) const;
+
+  /// Backward through the stage's blocks (and the embedding): scratch.dstream holds d(loss)/d(output) on
+  /// entry and d(loss)/d(input) on return. Parameter gradients accumulate. `input` and `options` as in
+  /// forward.
+  void backward(StageActivations& saved, StageScratch& scratch, const Tensor& input,
+                const ForwardOptions& options = {});
+
+  /// An empty cache for `batch` sequences of at most `capacity` positions.
+  KvCache make_cache(std::int64_t batch, std::int64_t capacity) const;
+  /// Runs `tokens` (B, T) after the cache.length positions already seen, appends their keys and values, and
+  /// writes the logits of the last position into `logits` (B, V). Error if the cache is full. Whole model
+  /// only.
+  void decode(const Tensor& logits, KvCache& cache, const Tensor& tokens) const;
+
+ private:
+  GptConfig config_;
+  std::int64_t first_layer_, last_layer_;
+  ParameterStore parameters_;
+  std::vector<BlockParameters> blocks_;
+  std::size_t token_embedding_, position_embedding_, final_norm_weight_, final_norm_bias_, head_;
+};
+
+}  // namespace llm
