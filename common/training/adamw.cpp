@@ -1,0 +1,67 @@
+// AdamW and gradient clipping. See adamw.h.
+#include "common/training/adamw.h"
+
+#include <cmath>
+
+#include "common/core/error.h"
+#include "common/ops/ops.h"
+
+namespace llm {
+
+void validate(const AdamWOptions& options) {
+  for (const float beta : {options.beta1, options.beta2})
+    if (!(beta >= 0 && beta < 1)) fail_usage("beta must be at least 0 and below 1, got {}", beta);
+  if (!(options.eps > 0)) fail_usage("AdamW's eps must be positive, got {}", options.eps);
+  if (!(options.weight_decay >= 0) || !std::isfinite(options.weight_decay))
+    fail_usage("the weight decay must be a number that is not negative, got {}", options.weight_decay);
+}
+
+std::vector<DecayRange> decay_ranges(const ParameterStore& parameters) {
+  std::vector<DecayRange> ranges;
+  for (const Parameter& p : parameters.all()) {
+    if (!ranges.empty() && ranges.back().decay == p.decay) {
+      ranges.back().end = p.offset + p.value.numel();
+      continue;
+    }
+    if (!ranges.empty()) ranges.back().end = p.offset;
+    ranges.push_back({p.offset, p.offset + p.value.numel(), p.decay});
+  }
+  return ranges;
+}
+
+AdamW::AdamW(const ParameterStore& parameters, const AdamWOptions& options)
+    : first_moment(Shape{parameters.count()}),
+      second_moment(Shape{parameters.count()}),
+      values_(parameters.values()),
+      gradients_(parameters.gradients()),
+      options_(options),
+      ranges_(decay_ranges(parameters)) {
+  validate(options);
+}
+
+void AdamW::step(double learning_rate, double gradient_scale) {
+  ++steps_taken;
+  AdamWStep update;
+  update.learning_rate = static_cast<float>(learning_rate);
+  update.beta1 = options_.beta1;
+  update.beta2 = options_.beta2;
+  update.eps = options_.eps;
+  update.step = steps_taken;
+  update.gradient_scale = static_cast<float>(gradient_scale);
+  for (const DecayRange& range : ranges_) {
+    update.weight_decay = range.decay ? options_.weight_decay : 0;
+    const Shape shape{range.end - range.begin};
+    adamw_update(values_.range(range.begin, shape), first_moment.range(range.begin, shape),
+                 second_moment.range(range.begin, shape), gradients_.range(range.begin, shape), update);
+  }
+}
+
+double gradient_norm(const ParameterStore& parameters) {
+  return std::sqrt(squared_norm(parameters.gradients()));
+}
+
+double clip_scale(double norm, double limit) {
+  return limit > 0 && norm > limit ? limit / norm : 1.0;
+}
+
+}  // namespace llm

@@ -1,0 +1,60 @@
+// AdamW over a model's flat parameter buffer, and clipping of its gradients.
+//
+// Adam: Kingma and Ba 2015, algorithm 1; the decoupled weight decay: Loshchilov and Hutter 2019, algorithm 2.
+// Decay applies to matrices and embeddings, not to biases and norms (`Parameter::decay`). Values, gradients
+// and two moments are four floats, 16 bytes per parameter, in all. Chapter 5 explains it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/core/tensor.h"
+#include "common/model/parameter_store.h"
+
+namespace llm {
+
+struct AdamWOptions {
+  float beta1 = 0.9F;
+  float beta2 = 0.99F;
+  float eps = 1e-8F;
+  float weight_decay = 0.1F;  // of the parameters that decay
+};
+
+/// UsageError unless 0 <= beta < 1, eps > 0 and weight decay >= 0.
+void validate(const AdamWOptions& options);
+
+/// A stretch of the flat buffers whose parameters all decay, or all do not.
+struct DecayRange {
+  std::int64_t begin = 0, end = 0;
+  bool decay = true;
+};
+
+/// The store's parameters as few stretches: neighbours of one kind are joined (gaps between them belong to
+/// either).
+std::vector<DecayRange> decay_ranges(const ParameterStore& parameters);
+
+class AdamW {
+ public:
+  AdamW(const ParameterStore& parameters, const AdamWOptions& options);
+
+  /// One update of all parameters from their gradients, which are first multiplied by `gradient_scale`.
+  void step(double learning_rate, double gradient_scale = 1);
+
+  std::int64_t steps_taken = 0;
+  Tensor first_moment, second_moment;  // (count) f32, laid out as the parameters are
+
+ private:
+  Tensor values_, gradients_;  // the store's
+  AdamWOptions options_;
+  std::vector<DecayRange> ranges_;
+};
+
+/// The Euclidean norm of all gradients as one vector, summed in double in an order that depends only on their
+/// count.
+double gradient_norm(const ParameterStore& parameters);
+
+/// What gradients of norm `norm` are multiplied by so that their norm is at most `limit` (Pascanu et al. 2013,
+/// algorithm 1): limit / norm where the norm is larger, else 1. A limit of 0 means no clipping.
+double clip_scale(double norm, double limit);
+
+}  // namespace llm
