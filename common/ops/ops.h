@@ -133,14 +133,15 @@ void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& 
 
 // ---- optimizer ------------------------------------------------------------------------------------
 
+/// The constants are double: 1 - beta2 computed from a float 0.999 is off by 1e-5 of itself.
 struct AdamWStep {
-  float learning_rate = 1e-3F;
-  float beta1 = 0.9F;
-  float beta2 = 0.999F;
-  float eps = 1e-8F;
-  float weight_decay = 0;
-  std::int64_t step = 1;     // counted from 1, for the bias corrections
-  float gradient_scale = 1;  // multiplies the gradient first (clipping)
+  double learning_rate = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0;
+  std::int64_t step = 1;      // counted from 1, for the bias corrections
+  double gradient_scale = 1;  // multiplies the gradient first (clipping)
 };
 
 /// One AdamW update in place (Loshchilov and Hutter 2019, algorithm 2): all four of equal count.

@@ -1,0 +1,34 @@
+#include "common/ops/checks.h"
+
+namespace llm {
+
+void Checks::wrong_tensor(std::string_view name, const Tensor& t, DType dtype) const {
+  check(t.defined(), "{}: {} is not defined", function, name);
+  check(t.dtype() == dtype, "{}: {} must be {}, but it is {}", function, name, llm::name(dtype),
+        llm::name(t.dtype()));
+  fail("{}: this build has no kernels for device {}, where {} is", function, llm::name(t.device()), name);
+}
+void Checks::wrong_shape(std::string_view name, const Tensor& t, const Shape& expected) const {
+  fail("{}: {} must have shape {}, but it has {}", function, name, to_string(expected), to_string(t.shape()));
+}
+void Checks::differs(std::string_view name, const Tensor& t, std::string_view other_name,
+                     const Tensor& other) const {
+  fail("{}: {} has shape {}, but {} has {}", function, name, to_string(t.shape()), other_name,
+       to_string(other.shape()));
+}
+void Checks::wrong_count(std::string_view name, const Tensor& t, std::int64_t expected) const {
+  fail("{}: {} must have {} elements, but its shape is {}", function, name, expected, to_string(t.shape()));
+}
+void Checks::wrong_columns(std::string_view name, const Tensor& t, std::int64_t columns) const {
+  check(columns != 0, "{}: the rows of {} are empty", function, name);
+  fail("{}: the last dimension of {} must be {}, but its shape is {}", function, name, columns,
+       to_string(t.shape()));
+}
+void Checks::wrong_rows(std::string_view name, const Tensor& t, std::int64_t expected) const {
+  fail("{}: {} must have {} rows, but its shape is {}", function, name, expected, to_string(t.shape()));
+}
+void Checks::wrong_rank(std::string_view name, const Tensor& t, int expected) const {
+  fail("{}: {} must have {} dimensions, but its shape is {}", function, name, expected, to_string(t.shape()));
+}
+
+}  // namespace llm

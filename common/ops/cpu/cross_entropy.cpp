@@ -1,0 +1,83 @@
+// Cross-entropy of the next token: -log softmax(logits)[target], and the same fused with the head that makes
+// the logits. Chapter 4.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "common/core/threads.h"
+#include "common/ops/cpu/kernels.h"
+#include "common/ops/cpu/vec.h"
+
+namespace llm::cpu {
+
+namespace {
+
+/// One row's loss; if `gradient` is not null (it may be the row itself), scale * (softmax - one_hot) into it.
+float row_loss(float* gradient, const float* logits, std::int32_t target, float scale, Index vocabulary) {
+  if (target < 0) {
+    if (gradient) std::fill_n(gradient, vocabulary, 0.0F);
+    return 0;
+  }
+  const float right = logits[target];
+  const float highest = row_max(logits, vocabulary);
+  const float total = row_exp(gradient, logits, vocabulary, highest);
+  if (gradient) {
+    const float factor = scale / total;
+#pragma GCC ivdep
+    for (Index v = 0; v < vocabulary; ++v) gradient[v] *= factor;
+    gradient[target] -= scale;
+  }
+  return std::log(total) + (highest - right);
+}
+
+Index grain(Index vocabulary) {
+  return 1 + 4096 / vocabulary;
+}
+
+}  // namespace
+
+void cross_entropy_forward(float* losses, const float* logits, const std::int32_t* targets, Index rows,
+                           Index vocabulary) {
+  parallel_for(rows, grain(vocabulary), [=](Index begin, Index end) {
+    for (Index row = begin; row < end; ++row)
+      losses[row] = row_loss(nullptr, logits + row * vocabulary, targets[row], 0, vocabulary);
+  });
+}
+
+void cross_entropy_backward(float* dlogits, const float* logits, const std::int32_t* targets, float scale,
+                            Index rows, Index vocabulary) {
+  parallel_for(rows, grain(vocabulary), [=](Index begin, Index end) {
+    for (Index row = begin; row < end; ++row)
+      row_loss(dlogits + row * vocabulary, logits + row * vocabulary, targets[row], scale, vocabulary);
+  });
+}
+
+// Rows are taken in blocks whose logits fill at most 32 MB (GPT-2: 160 rows): each block's logits are made,
+// turned into their own gradient in place, used for dx and dw, and forgotten.
+void linear_cross_entropy(float* losses, float* dx, float* dw, const float* x, const float* w,
+                          const std::int32_t* targets, float scale, Index rows, Index channels,
+                          Index vocabulary) {
+  constexpr Index kLogits = Index{8} << 20;  // elements
+  const Index block = std::clamp<Index>(kLogits / vocabulary / 32 * 32, 1, std::max<Index>(rows, 1));
+  static thread_local std::vector<float> buffer;
+  if (static_cast<Index>(buffer.size()) < block * vocabulary)
+    buffer.resize(static_cast<std::size_t>(block * vocabulary));
+  float* const logits = buffer.data();
+  for (Index first = 0; first < rows; first += block) {
+    const Index n = std::min(block, rows - first);
+    const float* xs = x + first * channels;
+    gemm(false, true, n, vocabulary, channels, 1, xs, channels, w, channels, 0, logits, vocabulary);
+    parallel_for(n, grain(vocabulary), [=](Index begin, Index end) {
+      for (Index row = begin; row < end; ++row) {
+        float* line = logits + row * vocabulary;
+        losses[first + row] = row_loss(dx ? line : nullptr, line, targets[first + row], scale, vocabulary);
+      }
+    });
+    if (!dx) continue;
+    gemm(false, false, n, channels, vocabulary, 1, logits, vocabulary, w, channels, 0, dx + first * channels,
+         channels);
+    gemm(true, false, vocabulary, channels, n, 1, logits, vocabulary, xs, channels, 1, dw, channels);
+  }
+}
+
+}  // namespace llm::cpu
