@@ -17,10 +17,12 @@ namespace {
 constexpr std::uint64_t kMaxFileBytes = std::uint64_t{1} << 30;
 
 std::uint64_t pair_key(const BpeMerge& merge) {
-  return std::uint64_t{static_cast<std::uint32_t>(merge.left)} << 32 | static_cast<std::uint32_t>(merge.right);
+  return std::uint64_t{static_cast<std::uint32_t>(merge.left)} << 32 |
+         static_cast<std::uint32_t>(merge.right);
 }
 
-// Calls body(line, number) for each line, numbers from 1; a carriage return at the end is not part of the line.
+// Calls body(line, number) for each line, numbers from 1; a carriage return at the end is not part of the
+// line.
 template <typename Body>
 void for_each_line(std::string_view text, Body body) {
   for (std::int64_t number = 1; !text.empty(); ++number) {
@@ -95,12 +97,14 @@ void check_bpe_model(const BpeModel& model, std::string_view source) {
     const std::string& left = model.tokens[static_cast<std::size_t>(m.left)];
     const std::string& right = model.tokens[static_cast<std::size_t>(m.right)];
     const std::string& result = model.tokens[static_cast<std::size_t>(m.result)];
-    const bool joins = result.size() == left.size() + right.size() && result.starts_with(left) && result.ends_with(right);
+    const bool joins =
+        result.size() == left.size() + right.size() && result.starts_with(left) && result.ends_with(right);
     if (!joins)
-      fail("{}: merge {} makes \"{}\" of \"{}\" and \"{}\"", source, rank, spell_bytes(result), spell_bytes(left),
-           spell_bytes(right));
+      fail("{}: merge {} makes \"{}\" of \"{}\" and \"{}\"", source, rank, spell_bytes(result),
+           spell_bytes(left), spell_bytes(right));
     if (!pairs.insert(pair_key(m)).second)
-      fail("{}: merge {} (\"{}\" and \"{}\") is there twice", source, rank, spell_bytes(left), spell_bytes(right));
+      fail("{}: merge {} (\"{}\" and \"{}\") is there twice", source, rank, spell_bytes(left),
+           spell_bytes(right));
   }
 }
 
@@ -111,12 +115,13 @@ BpeModel read_bpe_files(const std::filesystem::path& vocab_json, const std::file
   std::unordered_map<std::string_view, std::int32_t> ids;
   ids.reserve(spellings.size());
   for (std::size_t id = 0; id < spellings.size(); ++id)
-    check(ids.emplace(spellings[id], static_cast<std::int32_t>(id)).second, "{}: the token \"{}\" is there twice",
-          vocab_json.string(), spellings[id]);
+    check(ids.emplace(spellings[id], static_cast<std::int32_t>(id)).second,
+          "{}: the token \"{}\" is there twice", vocab_json.string(), spellings[id]);
   std::vector<bool> special(spellings.size());
   for (const std::string& name : special_tokens) {
     const auto at = ids.find(name);
-    check(at != ids.end(), "{} has no token \"{}\", which should be a special token", vocab_json.string(), name);
+    check(at != ids.end(), "{} has no token \"{}\", which should be a special token", vocab_json.string(),
+          name);
     model.special_tokens.push_back(at->second);
     special[static_cast<std::size_t>(at->second)] = true;
   }
@@ -159,12 +164,14 @@ void write_bpe_files(const BpeModel& model, const std::filesystem::path& folder)
     spellings.push_back(special[id] ? model.tokens[id] : spell_bytes(model.tokens[id]));
   std::string merges = "#version: 0.2\n";
   for (const BpeMerge& m : model.merges)
-    merges += spellings[static_cast<std::size_t>(m.left)] + " " + spellings[static_cast<std::size_t>(m.right)] + "\n";
+    merges += spellings[static_cast<std::size_t>(m.left)] + " " +
+              spellings[static_cast<std::size_t>(m.right)] + "\n";
   write_vocabulary(folder / "vocab.json", spellings);
   write_file(folder / "merges.txt", merges);
 }
 
-BpeModel read_tiktoken_file(const std::filesystem::path& path, const std::vector<std::string>& special_tokens) {
+BpeModel read_tiktoken_file(const std::filesystem::path& path,
+                            const std::vector<std::string>& special_tokens) {
   const std::string text = read_file(path, kMaxFileBytes);
   BpeModel model;
   std::string bytes;
@@ -176,8 +183,8 @@ BpeModel read_tiktoken_file(const std::filesystem::path& path, const std::vector
     check(space != std::string_view::npos && from_base64(line.substr(0, space), bytes) &&
               std::from_chars(line.data() + space + 1, end, rank).ptr == end && space + 1 < line.size(),
           "{}, line {}: expected a token in base64, a space and its rank", path.string(), number);
-    check(rank == static_cast<std::int64_t>(model.tokens.size()), "{}, line {}: expected the rank {}, found {}",
-          path.string(), number, model.tokens.size(), rank);
+    check(rank == static_cast<std::int64_t>(model.tokens.size()),
+          "{}, line {}: expected the rank {}, found {}", path.string(), number, model.tokens.size(), rank);
     model.tokens.push_back(bytes);
   });
   check(!model.tokens.empty(), "{} holds no tokens", path.string());
@@ -208,7 +215,8 @@ void write_tiktoken_file(const BpeModel& model, const std::filesystem::path& pat
           "{}: a rank file numbers its tokens without gaps, but the special token {} stands between them",
           path.string(), id);
   std::string text;
-  for (std::size_t id = 0; id < n; ++id) text += to_base64(model.tokens[id]) + " " + std::to_string(id) + "\n";
+  for (std::size_t id = 0; id < n; ++id)
+    text += to_base64(model.tokens[id]) + " " + std::to_string(id) + "\n";
   write_file(path, text);
 }
 

@@ -103,8 +103,9 @@ void BpeTokenizer::encode_piece_scan(std::string_view piece, std::vector<std::in
 }
 
 void BpeTokenizer::encode_piece_heap(std::string_view piece, std::vector<std::int32_t>& ids) const {
-  check(piece.size() < (std::size_t{1} << 31), "a piece of text without white space has {} bytes, at most {} fit",
-        piece.size(), (std::int64_t{1} << 31) - 1);
+  check(piece.size() < (std::size_t{1} << 31),
+        "a piece of text without white space has {} bytes, at most {} fit", piece.size(),
+        (std::int64_t{1} << 31) - 1);
   const auto n = static_cast<std::int32_t>(piece.size());
   // A linked list of symbols: a merge keeps the left one and takes the right one out.
   struct Symbol {
@@ -112,8 +113,9 @@ void BpeTokenizer::encode_piece_heap(std::string_view piece, std::vector<std::in
   };
   std::vector<Symbol> symbols(piece.size());
   for (std::int32_t i = 0; i < n; ++i)
-    symbols[static_cast<std::size_t>(i)] = {byte_ids_[static_cast<unsigned char>(piece[static_cast<std::size_t>(i)])],
-                                            i - 1, i + 1 < n ? i + 1 : -1};
+    symbols[static_cast<std::size_t>(i)] = {
+        byte_ids_[static_cast<unsigned char>(piece[static_cast<std::size_t>(i)])], i - 1,
+        i + 1 < n ? i + 1 : -1};
 
   struct Candidate {
     std::int32_t rank, at;  // position of the left symbol
@@ -156,7 +158,8 @@ void BpeTokenizer::encode_piece_heap(std::string_view piece, std::vector<std::in
     ids.push_back(symbols[static_cast<std::size_t>(i)].id);
 }
 
-void BpeTokenizer::encode_part(std::string_view text, PieceCache& cache, std::vector<std::int32_t>& ids) const {
+void BpeTokenizer::encode_part(std::string_view text, PieceCache& cache,
+                               std::vector<std::int32_t>& ids) const {
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = piece_end(text, begin);
     const std::size_t length = end - begin;
@@ -229,7 +232,8 @@ void BpeTokenizer::give_back(std::unique_ptr<PieceCache> cache) const {
 void BpeTokenizer::save(const std::filesystem::path& folder) const {
   write_bpe_files(model_, folder);
   std::vector<std::string> names;
-  for (const std::int32_t id : model_.special_tokens) names.push_back(model_.tokens[static_cast<std::size_t>(id)]);
+  for (const std::int32_t id : model_.special_tokens)
+    names.push_back(model_.tokens[static_cast<std::size_t>(id)]);
   write_tokenizer_config(folder, {"bpe", names});
 }
 

@@ -1,8 +1,8 @@
 // Byte-level BPE (Sennrich et al. 2016; on bytes, Radford et al. 2019): GPT-2's tokenizer.
 //
-// Text is cut into pieces (split.h); a piece begins as its bytes, and again and again the neighbours that come
-// first in the list of merges become one token, until no neighbours are in the list. Text repeats itself, so a
-// cache of pieces already encoded makes it fast (piece_cache.h). Chapter 2 explains it.
+// Text is cut into pieces (split.h); a piece begins as its bytes, and again and again the neighbours that
+// come first in the list of merges become one token, until no neighbours are in the list. Text repeats
+// itself, so a cache of pieces already encoded makes it fast (piece_cache.h). Chapter 2 explains it.
 #pragma once
 
 #include <array>

@@ -7,7 +7,9 @@ namespace llm {
 namespace {
 
 // The characters of Latin-1 that can be seen: neither controls nor spaces nor the soft hyphen.
-constexpr bool printable(int b) { return (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xff && b != 0xad); }
+constexpr bool printable(int b) {
+  return (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xff && b != 0xad);
+}
 
 struct Tables {
   std::array<std::int32_t, 256> to_unicode{};
@@ -39,9 +41,13 @@ const Tables& tables() {
 
 }  // namespace
 
-const std::array<std::int32_t, 256>& byte_to_unicode() { return tables().to_unicode; }
+const std::array<std::int32_t, 256>& byte_to_unicode() {
+  return tables().to_unicode;
+}
 
-const std::array<std::uint8_t, 256>& byte_order() { return tables().order; }
+const std::array<std::uint8_t, 256>& byte_order() {
+  return tables().order;
+}
 
 std::string spell_bytes(std::string_view bytes) {
   std::string spelling;
@@ -63,7 +69,8 @@ std::string unspell_bytes(std::string_view spelling) {
     const Character c = character_at(spelling, i);
     const bool known = c.code_point >= 0 && c.code_point < 512 &&
                        tables().to_byte[static_cast<std::size_t>(c.code_point)] >= 0;
-    check(known, "the token \"{}\" has a character (byte {} of it) that stands for no byte in GPT-2's spelling",
+    check(known,
+          "the token \"{}\" has a character (byte {} of it) that stands for no byte in GPT-2's spelling",
           spelling, i);
     bytes += static_cast<char>(tables().to_byte[static_cast<std::size_t>(c.code_point)]);
     i += c.length;

@@ -13,7 +13,8 @@ using nlohmann::json;
 
 constexpr std::uint64_t kMaxFileBytes = std::uint64_t{1} << 30;
 
-// Receives the events of the JSON parser and keeps to what a vocabulary is: {"string": id, ...}, nothing nested.
+// Receives the events of the JSON parser and keeps to what a vocabulary is: {"string": id, ...}, nothing
+// nested.
 class VocabularyReader : public nlohmann::json_sax<json> {
  public:
   explicit VocabularyReader(const std::filesystem::path& path) : path_(path.string()) {}
@@ -70,9 +71,10 @@ std::vector<std::string> read_vocabulary(const std::filesystem::path& path) {
   std::vector<std::string> tokens(n);
   std::vector<bool> seen(n);
   for (auto& [token, id] : reader.entries) {
-    check(id < n, "{}: token \"{}\" has the id {}, but with {} tokens ids end at {}", path.string(), token, id, n,
-          n - 1);
-    check(!seen[id], "{}: tokens \"{}\" and \"{}\" have the same id {}", path.string(), tokens[id], token, id);
+    check(id < n, "{}: token \"{}\" has the id {}, but with {} tokens ids end at {}", path.string(), token,
+          id, n, n - 1);
+    check(!seen[id], "{}: tokens \"{}\" and \"{}\" have the same id {}", path.string(), tokens[id], token,
+          id);
     seen[id] = true;
     tokens[id] = std::move(token);
   }

@@ -15,8 +15,8 @@ struct TokenizerConfig {
   std::vector<std::string> special_tokens;
 };
 
-/// Reads `folder`/tokenizer_config.json; nothing if it is not there. Error if it is not a JSON object or has values
-/// of the wrong type.
+/// Reads `folder`/tokenizer_config.json; nothing if it is not there. Error if it is not a JSON object or has
+/// values of the wrong type.
 std::optional<TokenizerConfig> read_tokenizer_config(const std::filesystem::path& folder);
 
 /// Writes it. For "bpe" it also says what Hugging Face's AutoTokenizer wants to know.

@@ -25,8 +25,8 @@ std::unique_ptr<Tokenizer> load_char(const std::filesystem::path& folder) {
   std::vector<std::int32_t> characters;
   for (const std::string& token : read_vocabulary(path)) {
     const Character c = token.empty() ? Character{} : character_at(token, 0);
-    check(c.code_point >= 0 && c.length == token.size(), "{}: the token \"{}\" is not one character", path.string(),
-          token);
+    check(c.code_point >= 0 && c.length == token.size(), "{}: the token \"{}\" is not one character",
+          path.string(), token);
     check(characters.empty() || c.code_point > characters.back(),
           "{}: the characters are not in the order of their code points (at \"{}\")", path.string(), token);
     characters.push_back(c.code_point);
@@ -38,15 +38,18 @@ std::unique_ptr<Tokenizer> load_char(const std::filesystem::path& folder) {
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder) {
   check(std::filesystem::exists(folder), "there is no folder {}", folder.string());
-  check(std::filesystem::is_directory(folder), "{} is not a folder; a tokenizer is a folder", folder.string());
+  check(std::filesystem::is_directory(folder), "{} is not a folder; a tokenizer is a folder",
+        folder.string());
   const std::optional<TokenizerConfig> config = read_tokenizer_config(folder);
   const std::string kind = config ? config->kind : "";
   if (kind == "char") return load_char(folder);
   if (kind == "byte") return std::make_unique<ByteTokenizer>();
   check(kind.empty() || kind == "bpe",
-        "{}/tokenizer_config.json names the kind \"{}\"; this program knows bpe, char and byte", folder.string(), kind);
+        "{}/tokenizer_config.json names the kind \"{}\"; this program knows bpe, char and byte",
+        folder.string(), kind);
   check(kind == "bpe" || std::filesystem::exists(folder / "vocab.json"),
-        "{} holds no tokenizer: neither a tokenizer_config.json that names its kind, nor vocab.json", folder.string());
+        "{} holds no tokenizer: neither a tokenizer_config.json that names its kind, nor vocab.json",
+        folder.string());
   return load_bpe(folder, config.value_or(TokenizerConfig{}));
 }
 

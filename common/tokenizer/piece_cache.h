@@ -1,8 +1,8 @@
 // A small cache from pieces of text to their tokens.
 //
-// Most pieces of a text are short words that came before. The cache holds pieces of up to 15 bytes that make up to
-// three tokens; the piece's hash says the one slot where it may be, and a newcomer takes the slot over, so the
-// cache never grows and needs no bookkeeping. A slot is 32 bytes: two to a cache line.
+// Most pieces of a text are short words that came before. The cache holds pieces of up to 15 bytes that make
+// up to three tokens; the piece's hash says the one slot where it may be, and a newcomer takes the slot over,
+// so the cache never grows and needs no bookkeeping. A slot is 32 bytes: two to a cache line.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,8 @@ class PieceCache {
 
   PieceCache() : slots_(std::size_t{1} << kBits) {}
 
-  /// The key of text[begin, begin + length), where 1 <= length <= kMaxBytes. Reads 16 bytes at once if they are
-  /// there.
+  /// The key of text[begin, begin + length), where 1 <= length <= kMaxBytes. Reads 16 bytes at once if they
+  /// are there.
   static Key key(std::string_view text, std::size_t begin, std::size_t length) {
     Key k;
     if (begin + 16 <= text.size()) {
@@ -53,7 +53,9 @@ class PieceCache {
     const std::uint64_t mixed = (k.low ^ (k.high * 0xD6E8FEB86659FD93u)) * 0x9E3779B97F4A7C15u;
     return slots_[static_cast<std::size_t>((mixed ^ (mixed >> 29)) * 0xBF58476D1CE4E5B9u >> (64 - kBits))];
   }
-  static bool holds(const Slot& slot, const Key& k) { return slot.key.low == k.low && slot.key.high == k.high; }
+  static bool holds(const Slot& slot, const Key& k) {
+    return slot.key.low == k.low && slot.key.high == k.high;
+  }
 
  private:
   static constexpr int kBits = 15;  // 32768 slots, 1 MB

@@ -33,7 +33,8 @@ CharTokenizer::CharTokenizer(std::vector<std::int32_t> characters) {
   ascii_.fill(-1);
   std::int32_t previous = -1;
   for (const std::int32_t c : characters) {
-    check(c > previous && utf8proc_codepoint_valid(c), "the characters of a tokenizer must be sorted, each once");
+    check(c > previous && utf8proc_codepoint_valid(c),
+          "the characters of a tokenizer must be sorted, each once");
     previous = c;
     const auto id = static_cast<std::int32_t>(tokens_.size());
     if (c < 128)
@@ -65,8 +66,10 @@ void CharTokenizer::encode_append(std::string_view text, std::vector<std::int32_
     }
     if (id < 0) {
       ids.resize(before);
-      check(c.code_point >= 0, "byte {} of the text (0x{:02x}) is not valid UTF-8, and a character tokenizer knows "
-            "only characters", i, byte);
+      check(c.code_point >= 0,
+            "byte {} of the text (0x{:02x}) is not valid UTF-8, and a character tokenizer knows "
+            "only characters",
+            i, byte);
       const bool visible = c.code_point > 0x20 && character_class(c.code_point) != CharacterClass::kSpace;
       fail("the character {}U+{:04X} at byte {} of the text is not one of the {} in the vocabulary",
            visible ? fmt::format("'{}' ", utf8(c.code_point)) : "", c.code_point, i, tokens_.size());
@@ -94,8 +97,10 @@ CharTokenizer train_char_tokenizer(std::span<const std::string_view> texts) {
         continue;
       }
       const Character c = character_at(text, i);
-      check(c.code_point >= 0, "byte {} of text {} (0x{:02x}) is not valid UTF-8, and a character tokenizer knows "
-            "only characters", i, t + 1, byte);
+      check(c.code_point >= 0,
+            "byte {} of text {} (0x{:02x}) is not valid UTF-8, and a character tokenizer knows "
+            "only characters",
+            i, t + 1, byte);
       characters.insert(c.code_point);
       i += c.length;
     }

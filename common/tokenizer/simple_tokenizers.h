@@ -1,7 +1,8 @@
 // The two simplest tokenizers: one token per Unicode character, one token per byte.
 //
-// Characters are what nanoGPT's shakespeare_char uses: the characters of the training text, sorted; nothing else
-// can be encoded. Bytes can encode everything, in sequences that are as long as the text. Chapter 2 explains them.
+// Characters are what nanoGPT's shakespeare_char uses: the characters of the training text, sorted; nothing
+// else can be encoded. Bytes can encode everything, in sequences that are as long as the text. Chapter 2
+// explains them.
 #pragma once
 
 #include <array>
@@ -27,11 +28,12 @@ class CharTokenizer final : public Tokenizer {
 
  private:
   std::vector<std::string> tokens_;
-  std::array<std::int32_t, 128> ascii_{};                   // id of an ASCII character, -1 if not there
+  std::array<std::int32_t, 128> ascii_{};                  // id of an ASCII character, -1 if not there
   std::unordered_map<std::int32_t, std::int32_t> others_;  // of all other characters
 };
 
-/// The characters of the texts, sorted by code point. Error (with text number and offset) if one is not UTF-8.
+/// The characters of the texts, sorted by code point. Error (with text number and offset) if one is not
+/// UTF-8.
 CharTokenizer train_char_tokenizer(std::span<const std::string_view> texts);
 
 /// Tokens 0 ... 255 are the bytes, 256 is <|endoftext|>.

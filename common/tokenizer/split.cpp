@@ -25,7 +25,9 @@ constexpr std::array<std::uint8_t, 256> make_byte_classes() {
 }
 constexpr std::array<std::uint8_t, 256> kByteClass = make_byte_classes();
 
-std::uint8_t byte_class(char c) { return kByteClass[static_cast<unsigned char>(c)]; }
+std::uint8_t byte_class(char c) {
+  return kByteClass[static_cast<unsigned char>(c)];
+}
 
 struct Classified {
   CharacterClass character_class;
@@ -139,10 +141,11 @@ std::vector<std::string_view> split_parts(std::string_view text, std::size_t par
   std::vector<std::string_view> parts;
   std::size_t begin = 0;
   while (begin < text.size()) {
-    // Between an ASCII letter and a space there is always a border: no piece has white space after anything else.
+    // Between an ASCII letter and a space there is always a border: no piece has white space after anything
+    // else.
     std::size_t end = std::min(begin + std::max<std::size_t>(part_bytes, 1), text.size());
-    while (end < text.size() &&
-           !(text[end] == ' ' && byte_class(text[end - 1]) == static_cast<std::uint8_t>(CharacterClass::kLetter)))
+    while (end < text.size() && !(text[end] == ' ' && byte_class(text[end - 1]) ==
+                                                          static_cast<std::uint8_t>(CharacterClass::kLetter)))
       ++end;
     parts.push_back(text.substr(begin, end - begin));
     begin = end;

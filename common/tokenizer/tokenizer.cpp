@@ -35,7 +35,8 @@ std::vector<std::int32_t> Tokenizer::encode_with_special(std::string_view text) 
   }
 }
 
-std::vector<std::vector<std::int32_t>> Tokenizer::encode_batch(std::span<const std::string_view> texts) const {
+std::vector<std::vector<std::int32_t>> Tokenizer::encode_batch(
+    std::span<const std::string_view> texts) const {
   std::vector<std::vector<std::int32_t>> ids(texts.size());
   parallel_for(static_cast<std::int64_t>(texts.size()), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)

@@ -62,9 +62,9 @@ class Tokenizer {
   std::optional<std::int32_t> end_of_text() const;
 };
 
-/// Reads a tokenizer from a folder: the kind that its tokenizer_config.json names, or, with only vocab.json and
-/// merges.txt (as GPT-2's come), byte-level BPE with <|endoftext|> as special token if it is in the vocabulary.
-/// Error (one sentence) if files are missing or damaged.
+/// Reads a tokenizer from a folder: the kind that its tokenizer_config.json names, or, with only vocab.json
+/// and merges.txt (as GPT-2's come), byte-level BPE with <|endoftext|> as special token if it is in the
+/// vocabulary. Error (one sentence) if files are missing or damaged.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder);
 
 }  // namespace llm
