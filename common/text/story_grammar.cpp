@@ -1,0 +1,303 @@
+// The plot of the stories: what can be said, in which order, and what follows from it. Chapter 1.
+//
+// Somebody wants a thing, for a reason, and makes a promise. Then the thing is with a friend who asks for
+// something in return, or it is stuck and a friend brings a tool, or it is lost and a friend has seen it. It
+// ends well if what is done agrees with what was said. That is the moral, and what a language model has to
+// learn: to listen.
+//
+// The numbers are weights: a sentence of weight 2 is told twice as often as one of weight 1 in the same beat.
+#include "common/text/story_grammar.h"
+
+namespace llm {
+namespace {
+
+void opening(Voice& voice) {
+  static const Beat beat{
+      "who the story is about",
+      {
+          {3, "One {weather} {daytime}, a {trait} {hero.kind} named {hero} sat {here.at}."},
+          {2, "On a {weather} {daytime}, {hero} the {trait} {hero.kind} was {here.at}."},
+          {2, "{Hero} was a {trait} {hero.kind}. One {weather} {daytime}, {hero.he} sat {here.at}."},
+          {2, "It was a {weather} {daytime}, and a {trait} {hero.kind} named {hero} was {here.at}."},
+          {1, "There was a {trait} {hero.kind} {here.at} one {weather} {daytime}. It was {hero}."},
+      }};
+  voice.tell(beat);
+}
+
+void wish(Voice& voice) {
+  static const Beat beat{"what {hero} wants, and why",
+                         {
+                             {3, "{Hero.he} wanted the {colour} {thing} to {use}."},
+                             {2, "\"I need the {colour} {thing} to {use},\" {hero.he} said."},
+                             {2, "{Hero} wished for the {colour} {thing}, to {use}."},
+                             {2, "{Hero.he} had a plan: get the {colour} {thing} and {use}."},
+                             {1, "If only {hero.he} had the {colour} {thing} to {use}!"},
+                         }};
+  voice.tell(beat);
+  static const Beat promise{"what {hero} promises to do with the {thing}",
+                            {
+                                {3, "\"If I get it, I will {vow},\" {hero.he} said."},
+                                {2, "\"I would {vow} to have it!\" said {hero}."},
+                                {2, "{Hero.he} promised to {vow} if {hero.he} got it."},
+                                {1, "\"When I have it, I will {vow},\" {hero.he} promised."},
+                            }};
+  voice.tell(promise);
+}
+
+void ending(Voice& voice, bool happy) {
+  static const Beat glad{
+      "how glad {hero} is to have the {thing}, and how {hero.he} keeps the promise to {vow}",
+      {
+          {3, "{Hero} was so {glad} that {hero.he} {vow.did}."},
+          {2, "{Hero} was {glad} and {vow.did}, just as {hero.he} had said."},
+          {2, "That {daytime} a very {glad} {hero.kind} {vow.did}."},
+          {2, "Then {hero} and {friend} {vow.did}, and both were {glad}."},
+          {1, "\"Now I can {use}!\" said {hero}. {Hero.he} was {glad} and {vow.did}."},
+      }};
+  static const Beat sad{"how sad {hero} is without the {thing}",
+                        {
+                            {3, "{Hero} was {sad} and did not {vow}."},
+                            {2, "So nobody {vow.did} that {daytime}, and {hero} was {sad}."},
+                            {2, "\"Then I will not {vow},\" said {hero}, who was {sad}."},
+                            {2, "{Hero} went home without the {colour} {thing}, and {hero.he} was {sad}."},
+                            {1, "A {sad} {hero.kind} cannot {use}, and cannot {vow}."},
+                        }};
+  voice.tell(happy ? glad : sad);
+}
+
+/// From where the hero is to `{there}`, where the friend is.
+void go_there(Voice& voice) {
+  static const Beat beat{"how {hero} gets from the {here} to the {there}",
+                         {
+                             {3, "{Hero} {move} from the {here} to the {there}."},
+                             {2, "So {hero.he} left the {here} and {move} to the {there}."},
+                             {2, "So {hero} {move} to the {there} to ask for it."},
+                             {2, "{Hero} {move} all the way to the {there}."},
+                         },
+                         {{kThere, "{friend} and the {thing} are {there.at}, but {hero} goes to the {found}"},
+                          {kHero, "{hero} wants the {thing}, but here it is {found} who goes to get it"}}};
+  voice.tell(beat);
+  voice.world.word[kHere] = voice.world.word[kThere];
+}
+
+/// The friend wants something to eat in return, and the hero brings that or something else.
+Ending barter(Voice& voice) {
+  enum { kRight, kWrong };
+  static const Beat fetch{"what {hero} brings to {friend}, who asked for a {gift}",
+                          {
+                              {2, "{Hero} went to the {goal} and found a {gift}.", kRight},
+                              {1, "{Hero.he} {move} to the {goal} and brought a {gift}.", kRight},
+                              {1, "Soon {hero} came back from the {goal} with a {gift}.", kRight},
+                              {2, "{Hero} went to the {goal} and found a {brought}.", kWrong},
+                              {1, "{Hero.he} {move} to the {goal} and brought a {brought}.", kWrong},
+                              {1, "Soon {hero} came back from the {goal} with a {brought}.", kWrong},
+                          },
+                          {{kHero, "{friend} asked {hero} for a {gift}, but here {found} goes to get it"}}};
+  static const Beat deal{"how {friend} takes the {gift} and gives {hero} the {thing}",
+                         {
+                             {2, "{Friend} took the {gift} and gave {hero} the {thing}."},
+                             {2, "{Friend} ate the {gift}, and {hero} got the {colour} {thing}."},
+                             {1, "\"A {gift}!\" said {friend}, and gave {hero.him} the {thing}."},
+                         },
+                         {{kFriend, "{found} gives away the {thing} that {friend} holds"},
+                          {kHero, "{found} gets the {thing}, but it was {hero} who brought the {gift}"},
+                          {kGift, "{hero} brought a {gift}, but {friend} gets a {found}"},
+                          {kThing, "{friend} gives away a {found}, but holds a {thing}"}}};
+  static const Beat no_deal{"how {friend} keeps the {thing}, since a {brought} is not a {gift}",
+                            {
+                                {2, "\"A {brought} is not a {gift},\" said {friend}, and kept the {thing}."},
+                                {2, "{Friend} wanted a {gift}, not a {brought}, and kept the {thing}."},
+                                {1, "\"Is this a {gift}?\" asked {friend}, and kept the {thing}."},
+                            },
+                            {{kFriend, "{found} keeps the {thing} that {friend} holds"}}};
+  const bool right = voice.tell(fetch) == kRight;
+  const Ending end{right, voice.beats.size()};
+  voice.tell(right ? deal : no_deal);
+  return end;
+}
+
+/// The friend asks for a bit of fun, and the hero does that or something else.
+Ending dare(Voice& voice) {
+  enum { kRight, kWrong };
+  static const Beat act{
+      "what {hero} does when {friend} asks {hero.him} to {dare}",
+      {
+          {2, "So {hero} {dare.did}.", kRight},
+          {1, "{Hero} laughed and {dare.did}.", kRight},
+          {1, "At once {hero.he} {dare.did}.", kRight},
+          {2, "So {hero} {done.did}.", kWrong},
+          {1, "{Hero} laughed and {done.did}.", kWrong},
+          {1, "At once {hero.he} {done.did}.", kWrong},
+      },
+      {{kHero, "{friend} asked {hero}, but here it is {found} who does it"},
+       {kDone, "{hero} promised to {vow} when {hero.he} has the {thing}, and that is too early now"}}};
+  static const Beat deal{"how {friend} gives {hero} the {thing}",
+                         {
+                             {2, "{Friend} laughed and gave {hero} the {thing}."},
+                             {2, "\"Well done,\" said {friend}, and {hero} got the {colour} {thing}."},
+                             {1, "\"Very good!\" said {friend}, and gave {hero.him} the {thing}."},
+                         },
+                         {{kFriend, "{found} gives away the {thing} that {friend} holds"},
+                          {kHero, "{found} gets the {thing}, but it was {hero} who earned it"},
+                          {kThing, "{friend} gives away a {found}, but holds a {thing}"}}};
+  static const Beat no_deal{"how {friend} keeps the {thing}, since {hero} did not {dare}",
+                            {
+                                {2, "\"I asked you to {dare}!\" said {friend}, and kept the {thing}."},
+                                {2, "{Friend} had said to {dare}, and kept the {thing}."},
+                                {1, "\"You should {dare},\" said {friend}, and kept the {thing}."},
+                            },
+                            {{kFriend, "{found} keeps the {thing} that {friend} holds"}}};
+  const bool right = voice.tell(act) == kRight;
+  const Ending end{right, voice.beats.size()};
+  voice.tell(right ? deal : no_deal);
+  return end;
+}
+
+/// A friend has the thing.
+Ending with_a_friend(Voice& voice) {
+  go_there(voice);
+  enum { kBarter, kDare, kYes, kNo };
+  static const Beat answer{
+      "what {friend} says about the {thing}",
+      {
+          {3, "\"Bring me a {gift} and it is yours,\" said {friend}.", kBarter},
+          {2, "\"You may have it for a {gift},\" said {friend}.", kBarter},
+          {1, "\"I am hungry. Is there a {gift}?\" asked {friend}.", kBarter},
+          {3, "\"First you must {dare},\" said {friend}.", kDare},
+          {2, "\"It is yours if you {dare},\" said {friend}.", kDare},
+          {1, "{Friend} asked {hero.him} to {dare} first.", kDare},
+          {1, "\"Take it, I have two,\" said {friend}, and {hero} got the {thing}.", kYes},
+          {1, "{Friend} was tired of it and gave {hero} the {thing}.", kYes},
+          {2, "\"No, I need it to {other_use},\" said {friend}.", kNo},
+      },
+      {{kFriend, "{friend} has the {thing}, but here {found} answers for it"}}};
+  switch (voice.tell(answer)) {
+    case kBarter:
+      return barter(voice);
+    case kDare:
+      return dare(voice);
+    case kYes:
+      return {true, voice.beats.size()};
+    default:
+      return {false, voice.beats.size()};
+  }
+}
+
+/// The thing is stuck, and a friend brings a tool that helps or one that does not.
+Ending stuck(Voice& voice) {
+  enum { kHelps, kDoesNot };
+  static const Beat help{"who comes to help with the {thing}, and with which tool",
+                         {
+                             {2, "{Friend} came from the {there} with a {tool}.", kHelps},
+                             {2, "\"Try my {tool},\" said {friend}, who came from the {there}.", kHelps},
+                             {1, "{Friend} {move} home to the {there} and back with a {tool}.", kHelps},
+                             {2, "{Friend} came from the {there} with a {misfit}.", kDoesNot},
+                             {2, "\"Try my {misfit},\" said {friend}, who came from the {there}.", kDoesNot},
+                             {1, "{Friend} {move} home to the {there} and back with a {misfit}.", kDoesNot},
+                         },
+                         {{kFriend, "{hero} needs somebody to help, and cannot be the one who comes"},
+                          {kThere, "{hero} is {here.at}, so nobody can come from there"}}};
+  static const Beat success{"how the {tool} helps, and {hero} gets the {thing}",
+                            {
+                                {2, "With the {tool} they got the {thing} away from {spot.the}."},
+                                {2, "{Friend} used the {tool}, and soon {hero} had the {colour} {thing}."},
+                                {1, "A {tool} was just right for {spot.the}, and {hero} got the {thing}."},
+                            },
+                            {{kFriend, "{found} uses the {tool} that {friend} holds"},
+                             {kHero, "{found} gets the {thing} that {hero} wants"}}};
+  static const Beat failure{
+      "how the {misfit} does not help with {spot.the}",
+      {
+          {2, "But a {misfit} is no good for {spot.the}, and the {thing} stayed there."},
+          {2, "\"A {misfit} does not help with {spot.the},\" said {hero}."},
+          {1, "{Friend} tried, but the {misfit} was no good for {spot.the}."},
+      },
+      {{kFriend, "{found} tries the {misfit} that {friend} holds"}}};
+  const bool helps = voice.tell(help) == kHelps;
+  const Ending end{helps, voice.beats.size()};
+  voice.tell(helps ? success : failure);
+  return end;
+}
+
+/// The thing is lost. A friend has seen it, and the hero looks there or elsewhere.
+Ending lost(Voice& voice) {
+  enum { kAsTold, kElsewhere };
+  static const Beat hint{"where somebody has seen the {thing}",
+                         {
+                             {3, "\"I saw it {there.at},\" said {friend}."},
+                             {2, "{Friend} had seen it {there.at}."},
+                             {2, "\"Look {there.at},\" said {friend}."},
+                             {1, "\"Is it {there.at}?\" asked {friend}."},
+                         },
+                         {{kThere, "{hero} is {here.at}, and the {thing} is not there"}}};
+  static const Beat search{
+      "where {hero} goes to look for the {thing}",
+      {
+          {2, "{Hero} {move} from the {here} to the {there}.", kAsTold},
+          {2, "So {hero.he} left the {here} and looked {there.at}.", kAsTold},
+          {1, "{Hero} {move} away to look {there.at}.", kAsTold},
+          {2, "{Hero} {move} from the {here} to the {goal}.", kElsewhere},
+          {2, "So {hero.he} left the {here} and looked {goal.at}.", kElsewhere},
+          {1, "{Hero} {move} away to look {goal.at}.", kElsewhere},
+      },
+      {{kHero, "{hero} wants the {thing}, but here it is {found} who goes to look for it"},
+       {kThere, "{hero} is {here.at} already, and cannot go there"},
+       {kGoal, "{hero} is {here.at} already, and cannot go there"}}};
+  static const Beat found{"how {hero} finds the {thing} {there.at}",
+                          {
+                              {2, "There was the {thing}, next to a {junk}."},
+                              {2, "{Friend} was right: there was the {colour} {thing}."},
+                              {1, "Under a {junk} {hero.he} found the {thing}."},
+                          },
+                          {{kFriend, "it was {friend} who had seen the {thing}, not {found}"}}};
+  static const Beat not_found{"how there is no {thing} {goal.at}",
+                              {
+                                  {2, "But {friend} had said the {there}, not the {goal}."},
+                                  {2, "There was only a {junk}, as {friend} had said the {there}."},
+                                  {1, "The {thing} was still {there.at}, not {goal.at}."},
+                              },
+                              {{kFriend, "it was {friend} who had seen the {thing}, not {found}"},
+                               {kThere, "{friend} had said the {there}, not the {found}"}}};
+  voice.tell(hint);
+  const bool as_told = voice.tell(search) == kAsTold;
+  const Ending end{as_told, voice.beats.size()};
+  voice.world.word[kHere] = voice.world.word[as_told ? kThere : kGoal];
+  voice.tell(as_told ? found : not_found);
+  return end;
+}
+
+}  // namespace
+
+Ending tell_story(Voice& voice) {
+  opening(voice);
+  wish(voice);
+  enum { kFriendHasIt, kStuck, kLost };
+  static const Beat trouble{"what is in the way",
+                            {
+                                {3, "But {friend} had the {thing} {there.at}.", kFriendHasIt},
+                                {2, "But the {thing} was with {friend} {there.at}.", kFriendHasIt},
+                                {1, "But it belonged to {friend}, who was {there.at}.", kFriendHasIt},
+                                {2, "But the {thing} was stuck {spot}.", kStuck},
+                                {1, "But somebody had left it {spot}.", kStuck},
+                                {1, "But the {thing} was lost.", kLost},
+                                {1, "But nobody knew where the {thing} was.", kLost},
+                                {1, "But the wind had taken the {thing} away.", kLost},
+                            },
+                            {{kThere, "{hero} is {here.at}, and the {thing} is not there"}}};
+  Ending end;
+  switch (voice.tell(trouble)) {
+    case kFriendHasIt:
+      end = with_a_friend(voice);
+      break;
+    case kStuck:
+      end = stuck(voice);
+      break;
+    default:
+      end = lost(voice);
+      break;
+  }
+  ending(voice, end.happy);
+  return end;
+}
+
+}  // namespace llm

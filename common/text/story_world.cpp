@@ -1,0 +1,85 @@
+// Which words are possible for a role, given the state of the story; and what to say when a text takes
+// another.
+#include "common/text/story_world.h"
+
+namespace llm {
+namespace {
+
+constexpr std::array<RoleInfo, kRoleCount> kRoles = {{
+    {"hero", Kind::kName, true, "this should be {hero}, not {found}", ""},
+    {"friend", Kind::kName, true, "this should be {friend}, not {found}",
+     "{found} is the one who wants the {thing}, and cannot be the other one, too"},
+    {"trait", Kind::kTrait, true, "{hero} is {trait}, not {found}", ""},
+    {"weather", Kind::kWeather, true, "it is a {weather} {daytime}, not a {found} one", ""},
+    {"daytime", Kind::kDaytime, true, "all this happens in one {daytime}, but here it says {found}", ""},
+    {"here", Kind::kPlace, true, "{hero} is {here.at}, but the story puts {hero.him} {found.at}", ""},
+    {"there", Kind::kPlace, true, "this should be the {there}, not the {found}",
+     "{hero} is {here.at} already"},
+    {"goal", Kind::kPlace, true, "{hero} went to the {goal}, not to the {found}",
+     "{hero} cannot leave for the {found}: that is where {hero.he} is"},
+    {"move", Kind::kMove, false, "", ""},
+    {"colour", Kind::kColour, true, "the {thing} is {colour}, not {found}", ""},
+    {"thing", Kind::kThing, true, "{hero} wants the {thing}, but here the story has a {found}", ""},
+    {"use", Kind::kUse, true, "{hero} wants the {thing} to {use}, not to {found}",
+     "nobody needs a {thing} to {found}"},
+    {"other_use", Kind::kUse, true, "{friend} needs the {thing} to {other_use}, not to {found}",
+     "{friend} has no use for a {thing} to {found}"},
+    {"vow", Kind::kDeed, true, "{hero} promised to {vow}, not to {found}", ""},
+    {"dare", Kind::kDeed, true, "{friend} asked {hero} to {dare}, not to {found}",
+     "{hero} means to {vow} anyway, so {friend} cannot ask for that"},
+    {"done", Kind::kDeed, true, "what {hero} did was to {done}, not to {found}", ""},
+    {"gift", Kind::kGift, true, "{friend} asked for a {gift}, not for a {found}", ""},
+    {"brought", Kind::kGift, true, "{hero} brought a {brought}, not a {found}", ""},
+    {"junk", Kind::kGift, false, "", ""},
+    {"spot", Kind::kSpot, true, "the {thing} is stuck {spot}, not {found}", ""},
+    {"tool", Kind::kTool, true, "what helped was a {tool}, not a {found}",
+     "a {found} does not help with {spot.the}"},
+    {"misfit", Kind::kTool, true, "{friend} brought a {misfit}, not a {found}",
+     "a {found} does help with {spot.the}"},
+    {"glad", Kind::kGlad, true, "", ""},
+    {"sad", Kind::kSad, true, "", ""},
+}};
+
+}  // namespace
+
+const RoleInfo& role_info(Role role) {
+  return kRoles[role];
+}
+
+std::string_view World::form(Role role, std::size_t column) const {
+  if (!knows(role)) return "something";
+  return lexicon(kRoles[role].kind).rows[static_cast<std::size_t>(word[role])][column];
+}
+
+Words World::possible(Role role) const {
+  if (knows(role)) return only(word[role]);
+  const Words all = every(kRoles[role].kind);
+  // A role that is not bound yet takes no word away.
+  const auto known = [&](Role other) { return knows(other) ? only(word[other]) : 0; };
+  switch (role) {
+    case kFriend:
+      return all & ~known(kHero);
+    case kThere:
+      return all & ~known(kHere);
+    case kGoal:
+      return all & ~known(kHere) & ~known(kThere);
+    case kUse:
+      return knows(kThing) ? uses_of(word[kThing]) : all;
+    case kOtherUse:
+      return (knows(kThing) ? uses_of(word[kThing]) : all) & ~known(kUse);
+    case kDare:
+      return all & ~known(kVow);
+    case kDone:
+      return all & ~known(kVow) & ~known(kDare);
+    case kBrought:
+      return all & ~known(kGift);
+    case kTool:
+      return knows(kSpot) ? only(word[kSpot]) : all;
+    case kMisfit:
+      return all & ~known(kSpot);
+    default:
+      return all;
+  }
+}
+
+}  // namespace llm
