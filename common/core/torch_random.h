@@ -26,6 +26,8 @@ class TorchRandom {
   void randn(std::span<float> out, float mean = 0.0F, float std = 1.0F);
   /// torch.randint(low, high, (n,)): uniform in {low, ..., high - 1}.
   std::vector<std::int64_t> randint(std::int64_t low, std::int64_t high, std::int64_t n);
+  /// torch.empty((), dtype=torch.int64).random_(): 63 random bits.
+  std::int64_t random() { return static_cast<std::int64_t>(word64() & 0x7fffffffffffffffu); }
   /// torch.randperm(n).
   std::vector<std::int64_t> randperm(std::int64_t n);
 
