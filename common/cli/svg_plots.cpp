@@ -129,11 +129,13 @@ std::string svg(const LinePlot& plot) {
     for (const double v : series.y) ys.include(v, plot.log_y);
   }
   for (const ReferenceLine& line : plot.references) ys.include(line.y, plot.log_y);
-  if (ys.high > ys.low) {  // a little air above and below
-    const double air = plot.log_y ? std::pow(ys.high / ys.low, 0.05) : (ys.high - ys.low) * 0.05;
-    const bool from_zero = !plot.log_y && ys.low >= 0 && ys.low - air < 0;
-    ys.low = from_zero ? 0 : plot.log_y ? ys.low / air : ys.low - air;
-    ys.high = plot.log_y ? ys.high * air : ys.high + air;
+  if (ys.high > ys.low) {  // a little air above and below, so much that a name fits below the lowest reference line
+    const double share = plot.references.empty() ? 0.05 : 0.09;
+    const double below = plot.log_y ? std::pow(ys.high / ys.low, share) : (ys.high - ys.low) * share;
+    const double above = plot.log_y ? std::pow(ys.high / ys.low, 0.05) : (ys.high - ys.low) * 0.05;
+    const bool from_zero = !plot.log_y && plot.references.empty() && ys.low >= 0 && ys.low - below < 0;
+    ys.low = from_zero ? 0 : plot.log_y ? ys.low / below : ys.low - below;
+    ys.high = plot.log_y ? ys.high * above : ys.high + above;
   }
   if (plot.y_low) ys.low = *plot.y_low;
   if (plot.y_high) ys.high = *plot.y_high;
@@ -157,7 +159,7 @@ std::string svg(const LinePlot& plot) {
     if (at < frame.top - 1 || at > frame.bottom + 1) continue;
     canvas.line(frame.left, at, frame.right, at, kAccent, 1.5, "6 4");
     // Below the line if a curve could come down to it from above, unless the axis is there.
-    const double text_at = frame.bottom - at > 20 ? at + 15 : at - 6;
+    const double text_at = frame.bottom - at > 17 ? at + 15 : at - 6;
     canvas.text(frame.right - 4, text_at, line.label, {.anchor = "end", .color = kAccent, .halo = true});
   }
   return canvas.finish();
