@@ -10,9 +10,9 @@ TEST(Exercise_0_1, AddsUp) {
 }
 
 TEST(Exercise_0_2, LargestIsOne) {
-  std::vector<float> values = {1, 2, 4};
+  std::vector<float> values = {1, 4, 2};
   ch00::scale(values);
-  expect_close(values, std::vector<float>{0.25F, 0.5F, 1});
+  expect_close(values, std::vector<float>{0.25F, 1, 0.5F});
 }
 
 TEST(Exercise_0_3, SmallNumbers) {

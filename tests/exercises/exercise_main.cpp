@@ -78,22 +78,20 @@ class PipeListener : public testing::EmptyTestEventListener {
   }
   void OnTestStart(const testing::TestInfo& test) override {
     met_a_stub = false;
-    send("start", test.name(), "");
+    running_ = test.name();
+    send("start", running_, "");
   }
   void OnTestPartResult(const testing::TestPartResult& part) override {
     // What follows a stub's exception says nothing new.
-    if (part.failed() && !met_a_stub) send("fail", name(), part.message());
+    if (part.failed() && !met_a_stub) send("fail", running_, part.message());
   }
   void OnTestEnd(const testing::TestInfo& test) override {
     std::fflush(stdout);
     if (met_a_stub) send("stub", test.name(), "");
     send(test.result()->Skipped() ? "skip" : "end", test.name(), "");
   }
-  static std::string name() {
-    const testing::TestInfo* test = testing::UnitTest::GetInstance()->current_test_info();
-    return test ? test->name() : "";
-  }
   int pipe_;
+  std::string running_;  // asking GoogleTest for it while it reports a failure would deadlock
 };
 
 [[noreturn]] void run_in_child(const Exercise& exercise, int pipe, int errors) {
@@ -127,6 +125,7 @@ void take_failure(Result& result, const std::string& test, std::string text) {
     result.hint = text.substr(mark + kHintMark.size());
     text.resize(mark);
   }
+  if (text.rfind("Failed ", 0) == 0) text.erase(0, 7);  // GoogleTest's word before a message of ours
   static const std::string kThrown = "C++ exception with description \"";
   if (text.rfind(kThrown, 0) == 0) {
     const std::size_t end = text.rfind("\" thrown in");
