@@ -194,7 +194,8 @@ BpeModel train_bpe(const PieceCounts& pieces, const BpeTrainerOptions& options) 
         ids.emplace(std::move(bytes), static_cast<std::int32_t>(model.tokens.size()));
     const std::int32_t result = known->second;
     if (is_new) model.tokens.push_back(known->first);
-    // A pair can come back when a later merge makes its left or right bytes anew; the rule is then known already.
+    // A pair can come back when a later merge makes its left or right bytes anew; the rule is then known
+    // already.
     const auto same = [&](const BpeMerge& m) { return m.left == left && m.right == right; };
     if (is_new || std::none_of(model.merges.begin(), model.merges.end(), same))
       model.merges.push_back({left, right, result});
