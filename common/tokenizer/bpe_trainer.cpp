@@ -145,6 +145,16 @@ PieceCounts count_pieces(std::span<const std::string_view> texts) {
   return total;
 }
 
+void PieceCounter::add(std::span<const std::string_view> texts) {
+  for (const auto& [piece, count] : count_pieces(texts)) {
+    const auto known = counts_.find(piece);
+    if (known != counts_.end())
+      known->second += count;
+    else
+      counts_.emplace(pieces_.emplace_back(piece), count);
+  }
+}
+
 BpeModel train_bpe(const PieceCounts& pieces, const BpeTrainerOptions& options) {
   const auto special = static_cast<std::int64_t>(options.special_tokens.size());
   if (options.vocab_size < 256 + special || options.vocab_size > 1'000'000)
@@ -212,15 +222,13 @@ BpeModel train_bpe(const PieceCounts& pieces, const BpeTrainerOptions& options) 
       if (const auto at = pairs.find(pair); at != pairs.end() && at->second.count > 0)
         queue.push({at->second.count, pair});
 
-    if (options.progress && model.merges.size() % 64 == 0)
-      options.progress(static_cast<std::int64_t>(model.tokens.size()) + special, options.vocab_size);
+    if (options.on_merge) options.on_merge(model, best.count);
   }
 
   for (const std::string& name : options.special_tokens) {
     model.special_tokens.push_back(static_cast<std::int32_t>(model.tokens.size()));
     model.tokens.push_back(name);
   }
-  if (options.progress) options.progress(static_cast<std::int64_t>(model.tokens.size()), options.vocab_size);
   return model;
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <span>
 #include <string>
@@ -23,12 +24,25 @@ using PieceCounts = std::unordered_map<std::string_view, std::int64_t>;
 /// Cuts the texts into pieces and counts them, on all threads. The texts must outlive the result.
 PieceCounts count_pieces(std::span<const std::string_view> texts);
 
+/// Counts the pieces of a corpus that comes in parts and does not fit into memory at once.
+class PieceCounter {
+ public:
+  /// The texts may go away afterwards.
+  void add(std::span<const std::string_view> texts);
+  const PieceCounts& counts() const { return counts_; }
+
+ private:
+  std::deque<std::string> pieces_;  // what counts_ views
+  PieceCounts counts_;
+};
+
 struct BpeTrainerOptions {
   std::int64_t vocab_size = 1024;  // all tokens: 256 bytes, merges, special tokens
   std::vector<std::string> special_tokens = {"<|endoftext|>"};
   std::int64_t min_count = 2;  // pairs that occur less often are not merged
-  /// Called after some merges with (tokens so far, tokens wanted). May throw, which ends the training.
-  std::function<void(std::int64_t, std::int64_t)> progress;
+  /// Called after each merge with the model so far (no special tokens yet) and how often the pair occurred.
+  /// May throw, which ends the training.
+  std::function<void(const BpeModel&, std::int64_t)> on_merge;
 };
 
 /// Learns the merges. Ids: the 256 bytes in GPT-2's order, then one per merge, then the special tokens.

@@ -38,6 +38,10 @@ std::vector<std::int32_t> Tokenizer::encode_with_special(std::string_view text) 
 std::vector<std::vector<std::int32_t>> Tokenizer::encode_batch(
     std::span<const std::string_view> texts) const {
   std::vector<std::vector<std::int32_t>> ids(texts.size());
+  if (texts.size() == 1) {  // here the threads are better used within the text
+    encode_append(texts[0], ids[0]);
+    return ids;
+  }
   parallel_for(static_cast<std::int64_t>(texts.size()), 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
       encode_append(texts[static_cast<std::size_t>(i)], ids[static_cast<std::size_t>(i)]);
