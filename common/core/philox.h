@@ -51,15 +51,21 @@ struct Philox {
     return static_cast<float>(word(index) >> 8) * 0x1p-24f;
   }
   /// Standard normal (Box-Muller on the two halves of a pair; index pairs (2k, 2k+1) share it).
-  float normal(std::uint64_t index) const {
-    const auto words = block(index / 4);
-    const auto pair = (index % 4) & 2u;
-    // u1 in (0, 1], so that the logarithm is finite.
-    const double u1 = (static_cast<double>(words[pair]) + 1.0) * 0x1p-32;
-    const double u2 = static_cast<double>(words[pair + 1]) * 0x1p-32;
-    const double radius = std::sqrt(-2.0 * std::log(u1));
-    const double angle = 6.283185307179586476925286766559 * u2;
-    return static_cast<float>(radius * (index % 2 == 0 ? std::cos(angle) : std::sin(angle)));
+  float normal(std::uint64_t index) const { return normals(index / 4)[index % 4]; }
+  /// The four normal numbers 4 i to 4 i + 3.
+  std::array<float, 4> normals(std::uint64_t i) const {
+    const auto words = block(i);
+    std::array<float, 4> out;
+    for (std::size_t pair = 0; pair < 4; pair += 2) {
+      // u1 in (0, 1], so that the logarithm is finite.
+      const double u1 = (static_cast<double>(words[pair]) + 1.0) * 0x1p-32;
+      const double u2 = static_cast<double>(words[pair + 1]) * 0x1p-32;
+      const double radius = std::sqrt(-2.0 * std::log(u1));
+      const double angle = 6.283185307179586476925286766559 * u2;
+      out[pair] = static_cast<float>(radius * std::cos(angle));
+      out[pair + 1] = static_cast<float>(radius * std::sin(angle));
+    }
+    return out;
   }
 };
 

@@ -19,7 +19,8 @@ namespace llm {
 
 class TorchRandom;
 
-/// Views of one block's parameters. Undefined tensors where the configuration has no bias.
+/// Where one block's parameters stand in the store. kNoParameter where the configuration has no bias.
+inline constexpr std::size_t kNoParameter = static_cast<std::size_t>(-1);
 struct BlockParameters {
   std::size_t norm1_weight, norm1_bias, qkv_weight, qkv_bias, out_weight, out_bias;
   std::size_t norm2_weight, norm2_bias, up_weight, up_bias, down_weight, down_bias;
@@ -36,29 +37,36 @@ struct BlockActivations {
   Tensor up, gelu;  // (B, T, mlp)
 };
 
-/// What one forward pass of a stage leaves for its backward. `prepare` sizes it once for (B, T).
+/// What one forward pass of a stage leaves for its backward. All tensors are views of one buffer, sized on
+/// first use for (B, T); a smaller batch later reuses it, a larger one makes it anew.
 struct StageActivations {
   std::int64_t batch = 0, tokens = 0;
   std::vector<BlockActivations> blocks;
   Tensor output;                              // (B, T, C) after the last block of the stage
   Tensor final_norm, final_mean, final_rstd;  // the last stage's
-  Tensor losses;                              // (B, T)
-  std::int64_t bytes() const;                 // counted, to be printed
+  Tensor losses;                              // (B, T), the last stage's
+  Tensor buffer;
+  std::int64_t bytes() const { return static_cast<std::int64_t>(buffer.bytes()); }  // to be printed
 };
 
 /// Scratch of backward: a few (B, T, ...) buffers shared by all blocks.
 struct StageScratch {
   std::int64_t batch = 0, tokens = 0;
-  Tensor dstream, dnorm, dqkv, dattention, dup;
-  std::int64_t bytes() const;
+  Tensor dstream;     // (B, T, C) the gradient of the residual stream
+  Tensor dnorm;       // (B, T, C)
+  Tensor dattention;  // (B, T, C)
+  Tensor dqkv;        // (B, T, 3C)
+  Tensor dup;         // (B, T, mlp)
+  Tensor buffer;
+  std::int64_t bytes() const { return static_cast<std::int64_t>(buffer.bytes()); }
 };
 
 struct ForwardOptions {
   bool training = false;   // dropout applies only then
   std::uint64_t seed = 0;  // of the dropout
   std::uint64_t step = 0;  // optimizer step and micro-batch: they choose the mask
-  std::uint64_t first_row =
-      0;  // global index of row 0 of this batch, so that masks do not depend on the layout
+  // Global index of row 0 of this batch, so that masks do not depend on how rows are spread over ranks.
+  std::uint64_t first_row = 0;
 };
 
 /// Keys and values of all positions so far, per layer (B, H, S, D). Generation fills and reads it.
@@ -66,6 +74,7 @@ struct KvCache {
   std::vector<Tensor> keys, values;
   std::int64_t length = 0;    // positions filled
   std::int64_t capacity = 0;  // S
+  Tensor scratch;             // of decode, which so allocates nothing from token to token
 };
 
 class GptStage {
@@ -102,6 +111,10 @@ class GptStage {
   /// Last stage: logits (B, T, V) of saved.output, written into `logits`.
   void logits(const Tensor& logits, StageActivations& saved) const;
 
+  /// Sizes the scratch for B sequences of T tokens. `loss` does it; a stage without the head calls it and
+  /// then writes the gradient that the next stage sent into scratch.dstream.
+  void prepare(StageScratch& scratch, std::int64_t batch, std::int64_t tokens) const;
+
   /// Backward through the stage's blocks (and the embedding): scratch.dstream holds d(loss)/d(output) on
   /// entry and d(loss)/d(input) on return. Parameter gradients accumulate. `input` and `options` as in
   /// forward.
@@ -116,11 +129,21 @@ class GptStage {
   void decode(const Tensor& logits, KvCache& cache, const Tensor& tokens) const;
 
  private:
+  void prepare(StageActivations& saved, std::int64_t batch, std::int64_t tokens) const;
+  void forward_block(const BlockParameters& p, const BlockActivations& a, const Tensor& output,
+                     std::int64_t layer, const ForwardOptions& options) const;
+  void backward_block(const BlockParameters& p, const BlockActivations& a, const StageScratch& scratch,
+                      std::int64_t layer, const ForwardOptions& options);
+  const Tensor& value(std::size_t index) const;     // undefined for kNoParameter
+  const Tensor& gradient(std::size_t index) const;  // undefined for kNoParameter
+
   GptConfig config_;
   std::int64_t first_layer_, last_layer_;
   ParameterStore parameters_;
   std::vector<BlockParameters> blocks_;
-  std::size_t token_embedding_, position_embedding_, final_norm_weight_, final_norm_bias_, head_;
+  std::size_t token_embedding_ = kNoParameter, position_embedding_ = kNoParameter;
+  std::size_t final_norm_weight_ = kNoParameter, final_norm_bias_ = kNoParameter;
+  std::size_t head_ = kNoParameter;  // the token embedding where they are tied
 };
 
 }  // namespace llm

@@ -63,7 +63,7 @@ void layer_norm_backward(const Tensor& dx, const Tensor& dgamma, const Tensor& d
 // ---- elementwise --------------------------------------------------------------------------------
 
 /// GELU, tanh form (Hendrycks and Gimpel 2016, section 2): y = 0.5 x (1 + tanh(sqrt(2/pi)(x + 0.044715
-/// x^3))).
+/// x^3))). May be in place (y == x).
 void gelu_forward(const Tensor& y, const Tensor& x);
 /// dx = dy * gelu'(x). May be in place (dx == dy).
 void gelu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x);

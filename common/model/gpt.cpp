@@ -1,0 +1,231 @@
+// Forward and backward of a range of GPT layers. See gpt.h.
+#include "common/model/gpt.h"
+
+#include <fmt/format.h>
+
+#include "common/core/error.h"
+#include "common/ops/ops.h"
+
+namespace llm {
+
+namespace {
+
+/// The places where a GPT-2 drops, each with masks of its own in every layer and step.
+enum class DropoutPlace : std::uint32_t { embedding, attention, attention_output, mlp_output };
+
+/// The stream of random numbers of one place, layer and step: a hash of the three (Philox is a good one).
+Philox dropout_stream(const ForwardOptions& options, std::int64_t layer, DropoutPlace place) {
+  constexpr std::uint64_t kName = stream_id("dropout");
+  const auto words = philox4x32({static_cast<std::uint32_t>(options.step),
+                                 static_cast<std::uint32_t>(options.step >> 32),
+                                 static_cast<std::uint32_t>(layer), static_cast<std::uint32_t>(place)},
+                                {static_cast<std::uint32_t>(kName), static_cast<std::uint32_t>(kName >> 32)});
+  return {.seed = options.seed, .stream = (std::uint64_t{words[1]} << 32) | words[0]};
+}
+
+/// Dropout of activations (B, T, C), or its backward. The mask depends on the global row alone.
+void drop(const Tensor& y, const Tensor& x, float p, const ForwardOptions& options, std::int64_t layer,
+          DropoutPlace place) {
+  const auto row = static_cast<std::uint64_t>(x.dim(1) * x.dim(2));
+  dropout(y, x, p, dropout_stream(options, layer, place), options.first_row * row);
+}
+
+AttentionOptions attention_options(const GptConfig& c, const ForwardOptions& options, std::int64_t layer,
+                                   std::int64_t tokens) {
+  AttentionOptions attention{.heads = c.heads};
+  if (options.training && c.dropout > 0) {
+    attention.dropout = c.dropout;
+    attention.rng = dropout_stream(options, layer, DropoutPlace::attention);
+    attention.first_index = options.first_row * static_cast<std::uint64_t>(c.heads * tokens * tokens);
+  }
+  return attention;
+}
+
+}  // namespace
+
+GptStage::GptStage(const GptConfig& config, std::int64_t first_layer, std::int64_t last_layer)
+    : config_(config), first_layer_(first_layer), last_layer_(last_layer) {
+  validate(config);
+  check(first_layer >= 0 && first_layer <= last_layer && last_layer <= config.layers,
+        "layers {} to {} are no range of a model's {} layers", first_layer, last_layer, config.layers);
+  check(!config.tied_head || has_embedding() == has_head(),
+        "a stage of layers {} to {} of {} cannot tie its head to an embedding that another stage owns",
+        first_layer, last_layer, config.layers);
+  const std::int64_t C = config.channels;
+  const std::int64_t M = config.mlp_width();
+  const auto matrix = [&](const std::string& name, std::int64_t out, std::int64_t in) {
+    return parameters_.declare(name, {out, in}, /*decay=*/true);
+  };
+  const auto vector = [&](const std::string& name, std::int64_t size, bool wanted = true) {
+    return wanted ? parameters_.declare(name, {size}, /*decay=*/false) : kNoParameter;
+  };
+  if (has_embedding()) {
+    token_embedding_ = matrix("wte.weight", config.vocab_size, C);
+    position_embedding_ = matrix("wpe.weight", config.context, C);
+  }
+  for (std::int64_t layer = first_layer; layer < last_layer; ++layer) {
+    const std::string h = fmt::format("h.{}.", layer);
+    BlockParameters p{};
+    p.norm1_weight = vector(h + "ln_1.weight", C);
+    p.norm1_bias = vector(h + "ln_1.bias", C, config.bias);
+    p.qkv_weight = matrix(h + "attn.c_attn.weight", 3 * C, C);
+    p.qkv_bias = vector(h + "attn.c_attn.bias", 3 * C, config.qkv_bias);
+    p.out_weight = matrix(h + "attn.c_proj.weight", C, C);
+    p.out_bias = vector(h + "attn.c_proj.bias", C, config.bias);
+    p.norm2_weight = vector(h + "ln_2.weight", C);
+    p.norm2_bias = vector(h + "ln_2.bias", C, config.bias);
+    p.up_weight = matrix(h + "mlp.c_fc.weight", M, C);
+    p.up_bias = vector(h + "mlp.c_fc.bias", M, config.bias);
+    p.down_weight = matrix(h + "mlp.c_proj.weight", C, M);
+    p.down_bias = vector(h + "mlp.c_proj.bias", C, config.bias);
+    blocks_.push_back(p);
+  }
+  if (has_head()) {
+    final_norm_weight_ = vector("ln_f.weight", C);
+    final_norm_bias_ = vector("ln_f.bias", C, config.bias);
+    head_ = config.tied_head ? token_embedding_ : matrix("lm_head.weight", config.vocab_size, C);
+  }
+  parameters_.allocate();
+}
+
+namespace {
+const Tensor kUndefined;
+}  // namespace
+
+const Tensor& GptStage::value(std::size_t index) const {
+  return index == kNoParameter ? kUndefined : parameters_[index].value;
+}
+
+const Tensor& GptStage::gradient(std::size_t index) const {
+  return index == kNoParameter ? kUndefined : parameters_[index].gradient;
+}
+
+const Tensor& GptStage::forward(StageActivations& saved, const Tensor& input,
+                                const ForwardOptions& options) const {
+  if (has_embedding())
+    check(input.rank() == 2 && input.dtype() == DType::i32, "a model reads tokens (B, T) i32, got {} {}",
+          name(input.dtype()), to_string(input.shape()));
+  else
+    check(input.rank() == 3 && input.dim(2) == config_.channels && input.dtype() == DType::f32,
+          "this stage reads activations (B, T, {}) f32, got {} {}", config_.channels, name(input.dtype()),
+          to_string(input.shape()));
+  const std::int64_t T = input.dim(1);
+  check(input.dim(0) >= 1 && T >= 1, "a batch needs at least one sequence of one token, got {}",
+        to_string(input.shape()));
+  check(T <= config_.context, "a sequence of {} tokens does not fit into the model's context of {}", T,
+        config_.context);
+  prepare(saved, input.dim(0), T);
+
+  const Tensor& stream = saved.blocks.empty() ? saved.output : saved.blocks.front().input;
+  if (has_embedding()) {
+    embedding_forward(stream, input, value(token_embedding_), value(position_embedding_));
+    if (options.training && config_.dropout > 0)
+      drop(stream, stream, config_.dropout, options, 0, DropoutPlace::embedding);
+  } else {
+    stream.copy_from(input);
+  }
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const Tensor& output = i + 1 < blocks_.size() ? saved.blocks[i + 1].input : saved.output;
+    forward_block(blocks_[i], saved.blocks[i], output, first_layer_ + static_cast<std::int64_t>(i), options);
+  }
+  return saved.output;
+}
+
+// Two residual branches, each behind its layer norm ("pre-norm", Radford et al. 2019, section 2.3):
+//   middle = input  + dropout(attention(norm1(input)))
+//   output = middle + dropout(mlp(norm2(middle)))
+void GptStage::forward_block(const BlockParameters& p, const BlockActivations& a, const Tensor& output,
+                             std::int64_t layer, const ForwardOptions& options) const {
+  const bool dropping = options.training && config_.dropout > 0;
+  layer_norm_forward(a.norm1, a.mean1, a.rstd1, a.input, value(p.norm1_weight), value(p.norm1_bias),
+                     config_.layer_norm_eps);
+  linear_forward(a.qkv, a.norm1, value(p.qkv_weight), value(p.qkv_bias));  // (B, T, C) -> (B, T, 3C)
+  attention_flash_forward(a.attention, a.lse, a.qkv,
+                          attention_options(config_, options, layer, a.input.dim(1)));
+  linear_forward(a.middle, a.attention, value(p.out_weight), value(p.out_bias));
+  if (dropping)
+    drop(a.middle, a.middle, config_.dropout, options, layer, DropoutPlace::attention_output);
+  add(a.middle, a.middle, a.input);
+
+  layer_norm_forward(a.norm2, a.mean2, a.rstd2, a.middle, value(p.norm2_weight), value(p.norm2_bias),
+                     config_.layer_norm_eps);
+  linear_forward(a.up, a.norm2, value(p.up_weight), value(p.up_bias));  // (B, T, C) -> (B, T, mlp)
+  gelu_forward(a.gelu, a.up);
+  linear_forward(output, a.gelu, value(p.down_weight), value(p.down_bias));  // (B, T, mlp) -> (B, T, C)
+  if (dropping) drop(output, output, config_.dropout, options, layer, DropoutPlace::mlp_output);
+  add(output, output, a.middle);
+}
+
+// The same lines from last to first. scratch.dstream is the gradient of the residual stream: of output at
+// the start, of middle in between, of input at the end. Each branch adds its share within the backward of
+// its layer norm.
+void GptStage::backward_block(const BlockParameters& p, const BlockActivations& a, const StageScratch& s,
+                              std::int64_t layer, const ForwardOptions& options) {
+  const bool dropping = options.training && config_.dropout > 0;
+  const Tensor& dbranch = dropping ? s.dnorm : s.dstream;
+  if (dropping) drop(dbranch, s.dstream, config_.dropout, options, layer, DropoutPlace::mlp_output);
+  linear_backward(s.dup, gradient(p.down_weight), gradient(p.down_bias), dbranch, a.gelu,
+                  value(p.down_weight));
+  gelu_backward(s.dup, s.dup, a.up);
+  linear_backward(s.dnorm, gradient(p.up_weight), gradient(p.up_bias), s.dup, a.norm2, value(p.up_weight));
+  layer_norm_backward(s.dstream, gradient(p.norm2_weight), gradient(p.norm2_bias), s.dnorm, a.middle,
+                      value(p.norm2_weight), a.mean2, a.rstd2, s.dstream);
+
+  if (dropping) drop(dbranch, s.dstream, config_.dropout, options, layer, DropoutPlace::attention_output);
+  linear_backward(s.dattention, gradient(p.out_weight), gradient(p.out_bias), dbranch, a.attention,
+                  value(p.out_weight));
+  attention_flash_backward(s.dqkv, s.dattention, a.attention, a.lse, a.qkv,
+                           attention_options(config_, options, layer, a.input.dim(1)));
+  linear_backward(s.dnorm, gradient(p.qkv_weight), gradient(p.qkv_bias), s.dqkv, a.norm1,
+                  value(p.qkv_weight));
+  layer_norm_backward(s.dstream, gradient(p.norm1_weight), gradient(p.norm1_bias), s.dnorm, a.input,
+                      value(p.norm1_weight), a.mean1, a.rstd1, s.dstream);
+}
+
+double GptStage::loss(StageActivations& saved, StageScratch& scratch, const Tensor& targets,
+                      std::optional<float> gradient_scale) {
+  check(has_head(), "only the stage with the last layer has a loss");
+  check(saved.output.defined(), "the loss needs a forward pass first");
+  layer_norm_forward(saved.final_norm, saved.final_mean, saved.final_rstd, saved.output,
+                     value(final_norm_weight_), value(final_norm_bias_), config_.layer_norm_eps);
+  if (gradient_scale) {
+    prepare(scratch, saved.batch, saved.tokens);
+    linear_cross_entropy(saved.losses, scratch.dnorm, gradient(head_), saved.final_norm, value(head_), targets,
+                         *gradient_scale);
+    layer_norm_backward(scratch.dstream, gradient(final_norm_weight_), gradient(final_norm_bias_),
+                        scratch.dnorm, saved.output, value(final_norm_weight_), saved.final_mean,
+                        saved.final_rstd, {});
+  } else {
+    linear_cross_entropy_forward(saved.losses, saved.final_norm, value(head_), targets);
+  }
+  double sum = 0;
+  for (const float loss : saved.losses.span()) sum += loss;
+  return sum;
+}
+
+void GptStage::logits(const Tensor& logits, StageActivations& saved) const {
+  check(has_head(), "only the stage with the last layer has logits");
+  check(saved.output.defined(), "the logits need a forward pass first");
+  layer_norm_forward(saved.final_norm, saved.final_mean, saved.final_rstd, saved.output,
+                     value(final_norm_weight_), value(final_norm_bias_), config_.layer_norm_eps);
+  linear_forward(logits, saved.final_norm, value(head_), {});  // (B, T, C) -> (B, T, V)
+}
+
+void GptStage::backward(StageActivations& saved, StageScratch& scratch, const Tensor& input,
+                        const ForwardOptions& options) {
+  check(saved.batch == input.dim(0) && saved.tokens == input.dim(1),
+        "backward has activations of ({}, {}) tokens, but an input of shape {}", saved.batch, saved.tokens,
+        to_string(input.shape()));
+  check(scratch.batch == saved.batch && scratch.tokens == saved.tokens,
+        "backward has activations of ({}, {}) tokens, but the gradient of ({}, {})", saved.batch,
+        saved.tokens, scratch.batch, scratch.tokens);
+  for (std::size_t i = blocks_.size(); i-- > 0;)
+    backward_block(blocks_[i], saved.blocks[i], scratch, first_layer_ + static_cast<std::int64_t>(i),
+                   options);
+  if (!has_embedding()) return;
+  if (options.training && config_.dropout > 0)
+    drop(scratch.dstream, scratch.dstream, config_.dropout, options, 0, DropoutPlace::embedding);
+  embedding_backward(gradient(token_embedding_), gradient(position_embedding_), scratch.dstream, input);
+}
+
+}  // namespace llm

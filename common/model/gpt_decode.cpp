@@ -1,0 +1,98 @@
+// Generation's forward pass: new tokens only, over the keys and values of all earlier ones. Chapter 4 (and
+// chapter 5, which generates).
+#include <algorithm>
+
+#include "common/core/error.h"
+#include "common/model/gpt.h"
+#include "common/ops/ops.h"
+
+namespace llm {
+
+KvCache GptStage::make_cache(std::int64_t batch, std::int64_t capacity) const {
+  check(batch >= 1, "a cache needs at least one sequence, got {}", batch);
+  check(capacity >= 1 && capacity <= config_.context,
+        "a cache of {} positions does not fit the model's context of {}", capacity, config_.context);
+  KvCache cache;
+  cache.capacity = capacity;
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    cache.keys.emplace_back(Shape{batch, config_.heads, capacity, config_.head_size()});
+    cache.values.emplace_back(Shape{batch, config_.heads, capacity, config_.head_size()});
+  }
+  return cache;
+}
+
+void GptStage::decode(const Tensor& logits, KvCache& cache, const Tensor& tokens) const {
+  check(has_embedding() && has_head(), "only a whole model generates");
+  check(tokens.rank() == 2 && tokens.dtype() == DType::i32 && tokens.numel() > 0,
+        "decode reads tokens (B, T) i32, got {} {}", name(tokens.dtype()), to_string(tokens.shape()));
+  const std::int64_t B = tokens.dim(0);
+  const std::int64_t T = tokens.dim(1);
+  const std::int64_t C = config_.channels;
+  const std::int64_t M = config_.mlp_width();
+  check(cache.keys.size() == blocks_.size() && cache.keys.front().dim(0) == B,
+        "the cache is not of this model and {} sequences", B);
+  check(cache.length + T <= cache.capacity, "{} tokens do not fit into a cache that holds {} of {} positions", T,
+        cache.length, cache.capacity);
+  if (cache.length > 0 && T > 1) {  // one by one: each attends to all before it
+    Tensor column = Tensor::uninitialized({B, 1}, DType::i32);
+    for (std::int64_t t = 0; t < T; ++t) {
+      for (std::int64_t b = 0; b < B; ++b)
+        column.data<std::int32_t>()[b] = tokens.data<std::int32_t>()[b * T + t];
+      decode(logits, cache, column);
+    }
+    return;
+  }
+
+  // Scratch: the widest tensors side by side, kept in the cache from call to call.
+  const std::int64_t N = B * T;
+  const std::int64_t needed = N * (7 * C + M + config_.heads + 2) + B * C;
+  if (cache.scratch.numel() < needed) cache.scratch = Tensor({needed});
+  std::int64_t used = 0;
+  const auto take = [&](const Shape& shape) {
+    Tensor t = cache.scratch.range(used, shape);
+    used += t.numel();
+    return t;
+  };
+  const Tensor stream = take({B, T, C});
+  const Tensor branch = take({B, T, C});
+  const Tensor norm = take({B, T, C});
+  const Tensor qkv = take({B, T, 3 * C});
+  const Tensor attention = take({B, T, C});
+  const Tensor hidden = take({B, T, M});
+  const Tensor last = take({B, C});
+  const Tensor lse = take({B, config_.heads, T});
+  const Tensor mean = take({N});
+  const Tensor rstd = take({N});
+
+  embedding_forward(stream, tokens, value(token_embedding_), value(position_embedding_), cache.length);
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const BlockParameters& p = blocks_[i];
+    layer_norm_forward(norm, mean, rstd, stream, value(p.norm1_weight), value(p.norm1_bias),
+                       config_.layer_norm_eps);
+    linear_forward(qkv, norm, value(p.qkv_weight), value(p.qkv_bias));
+    if (T == 1) {
+      attention_decode(attention, cache.keys[i], cache.values[i], qkv, cache.length, config_.heads);
+    } else {
+      attention_flash_forward(attention, lse, qkv, {.heads = config_.heads});
+      attention_fill_cache(cache.keys[i], cache.values[i], qkv, 0, config_.heads);
+    }
+    linear_forward(branch, attention, value(p.out_weight), value(p.out_bias));
+    add(stream, stream, branch);
+    layer_norm_forward(norm, mean, rstd, stream, value(p.norm2_weight), value(p.norm2_bias),
+                       config_.layer_norm_eps);
+    linear_forward(hidden, norm, value(p.up_weight), value(p.up_bias));
+    gelu_forward(hidden, hidden);
+    linear_forward(branch, hidden, value(p.down_weight), value(p.down_bias));
+    add(stream, stream, branch);
+  }
+  cache.length += T;
+
+  for (std::int64_t b = 0; b < B; ++b)
+    std::copy_n(stream.data() + (b * T + T - 1) * C, C, last.data() + b * C);
+  const Tensor last_norm = branch.range(0, {B, C});
+  layer_norm_forward(last_norm, mean.slice(0, B), rstd.slice(0, B), last, value(final_norm_weight_),
+                     value(final_norm_bias_), config_.layer_norm_eps);
+  linear_forward(logits, last_norm, value(head_), {});  // (B, C) -> (B, V)
+}
+
+}  // namespace llm
