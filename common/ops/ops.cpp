@@ -3,6 +3,7 @@
 #include "common/ops/ops.h"
 
 #include "common/ops/checks.h"
+#include "common/ops/cpu/gemm.h"
 #include "common/ops/cpu/kernels.h"
 
 namespace llm {
@@ -17,6 +18,12 @@ float* mutable_or_null(const Tensor& t) {
 }
 
 }  // namespace
+
+void gemm(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+          const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
+          std::int64_t ldc) {
+  cpu::multiply({transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc});
+}
 
 void linear_forward(const Tensor& y, const Tensor& x, const Tensor& w, const Tensor& b) {
   const Checks check{"linear_forward"};

@@ -10,11 +10,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <vector>
 
 #include "common/core/threads.h"
 #include "common/ops/cpu/block_product.h"
 #include "common/ops/cpu/kernels.h"
+#include "common/ops/cpu/scratch.h"
 #include "common/ops/cpu/vec.h"
 
 namespace llm::cpu {
@@ -27,27 +27,6 @@ Index round_up(Index n, Index multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-/// One thread's memory for one head, kept from call to call.
-struct Scratch {
-  std::vector<float> memory;
-
-  /// The memory, cut into pieces of the given sizes; contents undefined.
-  template <std::size_t Count>
-  std::array<float*, Count> cut(const Index (&sizes)[Count]) {
-    Index total = kLanes;
-    for (const Index size : sizes) total += round_up(size, kLanes);
-    if (static_cast<Index>(memory.size()) < total) memory.resize(static_cast<std::size_t>(total));
-    std::array<float*, Count> pieces;
-    // Vectors that straddle two cache lines cost twice: start at a multiple of 64 bytes.
-    const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
-    float* next = memory.data() + (64 - address % 64) % 64 / sizeof(float);
-    for (std::size_t i = 0; i < Count; ++i) {
-      pieces[i] = next;
-      next += round_up(sizes[i], kLanes);
-    }
-    return pieces;
-  }
-};
 thread_local Scratch scratch;
 
 /// (T, D) with `stride` between rows -> (padded T, padded D) times `scale`, zeros around.

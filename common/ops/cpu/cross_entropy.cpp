@@ -2,10 +2,11 @@
 // the logits. Chapter 4.
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "common/core/threads.h"
+#include "common/ops/cpu/gemm.h"
 #include "common/ops/cpu/kernels.h"
+#include "common/ops/cpu/scratch.h"
 #include "common/ops/cpu/vec.h"
 
 namespace llm::cpu {
@@ -59,14 +60,12 @@ void linear_cross_entropy(float* losses, float* dx, float* dw, const float* x, c
                           Index vocabulary) {
   constexpr Index kLogits = Index{8} << 20;  // elements
   const Index block = std::clamp<Index>(kLogits / vocabulary / 32 * 32, 1, std::max<Index>(rows, 1));
-  static thread_local std::vector<float> buffer;
-  if (static_cast<Index>(buffer.size()) < block * vocabulary)
-    buffer.resize(static_cast<std::size_t>(block * vocabulary));
-  float* const logits = buffer.data();
+  static thread_local Scratch scratch;
+  float* const logits = scratch.floats(block * vocabulary);
   for (Index first = 0; first < rows; first += block) {
     const Index n = std::min(block, rows - first);
     const float* xs = x + first * channels;
-    gemm(false, true, n, vocabulary, channels, 1, xs, channels, w, channels, 0, logits, vocabulary);
+    multiply({false, true, n, vocabulary, channels, 1, xs, channels, w, channels, 0, logits, vocabulary});
     parallel_for(n, grain(vocabulary), [=](Index begin, Index end) {
       for (Index row = begin; row < end; ++row) {
         float* line = logits + row * vocabulary;
@@ -74,9 +73,9 @@ void linear_cross_entropy(float* losses, float* dx, float* dw, const float* x, c
       }
     });
     if (!dx) continue;
-    gemm(false, false, n, channels, vocabulary, 1, logits, vocabulary, w, channels, 0, dx + first * channels,
-         channels);
-    gemm(true, false, vocabulary, channels, n, 1, logits, vocabulary, xs, channels, 1, dw, channels);
+    multiply({false, false, n, channels, vocabulary, 1, logits, vocabulary, w, channels, 0,
+              dx + first * channels, channels});
+    multiply({true, false, vocabulary, channels, n, 1, logits, vocabulary, xs, channels, 1, dw, channels});
   }
 }
 

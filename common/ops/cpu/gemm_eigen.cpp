@@ -1,10 +1,12 @@
-// gemm by Eigen: always there, and the reference for the others. Chapter 3.
+// The matrix product by Eigen (LLM_BLAS=eigen): nothing to install, and an independent answer to test
+// against.
 #include <Eigen/Core>
 
-#include "common/core/threads.h"
-#include "common/ops/ops.h"
+#include "common/ops/cpu/gemm_pieces.h"
 
 namespace llm {
+
+namespace cpu {
 
 namespace {
 
@@ -13,7 +15,7 @@ using View = Eigen::Map<Matrix, 0, Eigen::OuterStride<>>;
 using ConstView = Eigen::Map<const Matrix, 0, Eigen::OuterStride<>>;
 
 template <typename A, typename B>
-void product(View c, const A& a, const B& b, float alpha, float beta) {
+void assign(View c, const A& a, const B& b, float alpha, float beta) {
   if (beta == 0) {
     c.noalias() = alpha * a * b;
   } else {
@@ -24,24 +26,26 @@ void product(View c, const A& a, const B& b, float alpha, float beta) {
 
 }  // namespace
 
-void gemm(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
-          const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
-          std::int64_t ldc) {
-  const View c_view(c, m, n, Eigen::OuterStride<>(ldc));
-  const ConstView av(a, transpose_a ? k : m, transpose_a ? m : k, Eigen::OuterStride<>(lda));
-  const ConstView bv(b, transpose_b ? n : k, transpose_b ? k : n, Eigen::OuterStride<>(ldb));
-  if (transpose_a && transpose_b)
-    product(c_view, av.transpose(), bv.transpose(), alpha, beta);
-  else if (transpose_a)
-    product(c_view, av.transpose(), bv, alpha, beta);
-  else if (transpose_b)
-    product(c_view, av, bv.transpose(), alpha, beta);
-  else
-    product(c_view, av, bv, alpha, beta);
+void multiply(const Product& whole) {
+  multiply_pieces(whole, [](const Product& o) {
+    const View c(o.c, o.m, o.n, Eigen::OuterStride<>(o.ldc));
+    const ConstView a(o.a, o.transpose_a ? o.k : o.m, o.transpose_a ? o.m : o.k, Eigen::OuterStride<>(o.lda));
+    const ConstView b(o.b, o.transpose_b ? o.n : o.k, o.transpose_b ? o.k : o.n, Eigen::OuterStride<>(o.ldb));
+    if (o.transpose_a && o.transpose_b)
+      assign(c, a.transpose(), b.transpose(), o.alpha, o.beta);
+    else if (o.transpose_a)
+      assign(c, a.transpose(), b, o.alpha, o.beta);
+    else if (o.transpose_b)
+      assign(c, a, b.transpose(), o.alpha, o.beta);
+    else
+      assign(c, a, b, o.alpha, o.beta);
+  });
 }
 
+}  // namespace cpu
+
 std::string describe_gemm() {
-  return "Eigen";
+  return fmt::format("Eigen {}.{}.{}", EIGEN_WORLD_VERSION, EIGEN_MAJOR_VERSION, EIGEN_MINOR_VERSION);
 }
 
 }  // namespace llm

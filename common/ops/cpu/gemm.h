@@ -1,0 +1,26 @@
+// A matrix product as the kernels ask for it. One of gemm_builtin.cpp, gemm_blas.cpp and gemm_eigen.cpp
+// computes it: CMake's LLM_BLAS says which.
+#pragma once
+
+#include "common/ops/cpu/kernels.h"
+
+namespace llm::cpu {
+
+/// C = alpha op(A) op(B) + beta C, plus `bias` (n) to every row if it is not null. Row-major, as in gemm
+/// (ops.h). Uses the thread pool; the result does not depend on the number of threads.
+struct Product {
+  bool transpose_a, transpose_b;
+  Index m, n, k;
+  float alpha;
+  const float* a;
+  Index lda;
+  const float* b;
+  Index ldb;
+  float beta;
+  float* c;
+  Index ldc;
+  const float* bias = nullptr;
+};
+void multiply(const Product& product);
+
+}  // namespace llm::cpu

@@ -1,0 +1,199 @@
+// The matrix product by our own hands: blocks that fit the caches around an inner loop that fits the
+// registers (Goto and van de Geijn 2008; Van Zee and van de Geijn 2015). Chapter 3.
+//
+// C (m, n) = A (m, k) B (k, n) is cut three times:
+//   * k into pieces of at most 384, n into blocks of 384: such a block of B (590 KB) is copied once into
+//   panels of 48
+//     columns and stays in the second-level cache,
+//   * m into strips of eight rows: eight rows of A (12 KB) stay in the first-level cache while all panels of
+//   B
+//     pass by,
+//   * a strip times a panel is the inner loop of block_product.h: 8 x 48 sums in registers.
+// Odd ends are padded with zeros where B is copied, so the inner loop never sees them.
+//
+// An element of C is always the same chain of fused multiply-adds in the order of k, in pieces that depend on
+// k alone. Neither the number of threads nor the size of the rest of the matrix changes a bit of it.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "common/core/threads.h"
+#include "common/ops/cpu/block_product.h"
+#include "common/ops/cpu/gemm.h"
+#include "common/ops/cpu/scratch.h"
+#include "common/ops/cpu/transpose.h"
+#include "common/ops/cpu/vec.h"
+
+namespace llm {
+
+namespace cpu {
+
+namespace {
+
+constexpr Index kPanel = 3 * kLanes;  // columns of C per inner loop
+constexpr Index kBlockColumns = 8 * kPanel;
+constexpr Index kBlockDepth = 384;  // along k
+
+Index divide_up(Index n, Index by) {
+  return (n + by - 1) / by;
+}
+
+/// A matrix in memory: element (i, j) is data[i row + j column]; one of the two strides is 1.
+struct Strided {
+  const float* data;
+  Index row, column;
+  const float* at(Index i, Index j) const { return data + i * row + j * column; }
+};
+
+/// B (depth, columns <= 48) -> panel (depth, width), width a multiple of 16, times alpha, zeros beyond
+/// `columns`.
+void pack_panel(float* panel, Index width, const Strided& b, Index depth, Index columns, float alpha) {
+  if (b.row == 1) {  // stored (columns, depth): B is the transpose of a row-major matrix
+    for (Index j = 0; j < width; j += kLanes)
+      transpose_block(panel + j, width, b.at(0, j), b.column, std::clamp<Index>(columns - j, 0, kLanes),
+                      depth);
+  } else if (columns == kPanel) {
+    for (Index p = 0; p < depth; ++p)
+      for (Index j = 0; j < kPanel; j += kLanes) store(panel + p * kPanel + j, load(b.at(p, j)));
+  } else {
+    for (Index p = 0; p < depth; ++p)
+      for (Index j = 0; j < width; j += kLanes)
+        store(panel + p * width + j, load_part(b.at(p, j), std::clamp<Index>(columns - j, 0, kLanes)));
+  }
+  if (alpha != 1)
+    for (Index i = 0; i < depth * width; ++i) panel[i] *= alpha;
+}
+
+/// Sixteen rows of A (or fewer: zeros) that is stored by columns -> two strips (depth, 8).
+void pack_strips(float* strips, const Strided& a, Index depth, Index rows) {
+  for (Index p = 0; p < depth; ++p) {
+    const Vec column = rows == kLanes ? load(a.at(0, p)) : load_part(a.at(0, p), rows);
+    std::memcpy(strips + p * kStrip, &column, sizeof column / 2);
+    std::memcpy(strips + (depth + p) * kStrip, reinterpret_cast<const float*>(&column) + kStrip,
+                sizeof column / 2);
+  }
+}
+
+/// What happens to the sums of a tile: C = sums + beta C + bias.
+struct Finish {
+  float beta;
+  const float* bias;  // of this tile's first column, or null
+};
+
+/// C (rows <= 8, columns <= 16 Vectors) from a strip of A and a panel of B.
+template <int Vectors>
+void tile(float* c, Index ldc, Index rows, Index columns, const Finish& finish, const float* a, Index a_row,
+          Index a_column, const float* panel, Index depth) {
+  for (Index i = 0; i < rows; ++i)
+    for (int v = 0; v < Vectors; ++v) __builtin_prefetch(c + i * ldc + v * kLanes, 1);
+  Vec total[kStrip][Vectors] = {};
+  if (a_column == 1)
+    strip_sums<Vectors>(total, a, a_row, 1, panel, Vectors * kLanes, depth);
+  else
+    strip_sums<Vectors>(total, a, 1, kStrip, panel, Vectors * kLanes, depth);
+  const bool whole = columns == Vectors * kLanes;
+#pragma GCC unroll 8
+  for (Index i = 0; i < kStrip; ++i) {
+    if (i >= rows) break;
+#pragma GCC unroll 3
+    for (int v = 0; v < Vectors; ++v) {
+      float* place = c + i * ldc + v * kLanes;
+      const Index count = whole ? kLanes : std::min(kLanes, columns - v * kLanes);
+      Vec value = total[i][v];
+      if (finish.beta != 0) value += finish.beta * (whole ? load(place) : load_part(place, count));
+      if (finish.bias)
+        value += whole ? load(finish.bias + v * kLanes) : load_part(finish.bias + v * kLanes, count);
+      if (whole)
+        store(place, value);
+      else
+        store_part(place, value, count);
+    }
+  }
+}
+
+/// Rows [row, row + rows) and columns [column, column + columns) of the product, on the calling thread.
+void multiply_part(const Product& o, Index row, Index rows, Index column, Index columns) {
+  const Strided a = o.transpose_a ? Strided{o.a, 1, o.lda} : Strided{o.a, o.lda, 1};
+  const Strided b = o.transpose_b ? Strided{o.b, 1, o.ldb} : Strided{o.b, o.ldb, 1};
+  const Index pieces = std::max<Index>(1, divide_up(o.k, kBlockDepth));
+  const Index max_depth = divide_up(o.k, pieces);
+  static thread_local Scratch scratch;
+  const auto [panels, strips] = scratch.cut({max_depth * kBlockColumns, max_depth * 2 * kStrip});
+
+  for (Index block = column; block < column + columns; block += kBlockColumns) {
+    const Index block_columns = std::min(kBlockColumns, column + columns - block);
+    for (Index piece = 0; piece < pieces; ++piece) {
+      const Index k = piece * max_depth;
+      const Index depth = std::min(max_depth, o.k - k);
+      for (Index j = 0; j < block_columns; j += kPanel) {
+        const Index width = std::min(kPanel, block_columns - j);
+        pack_panel(panels + j * depth, divide_up(width, kLanes) * kLanes,
+                   {b.at(k, block + j), b.row, b.column}, depth, width, o.alpha);
+      }
+      for (Index i = row; i < row + rows; i += kStrip) {
+        const Index height = std::min(kStrip, row + rows - i);
+        const float* strip = a.at(i, k);
+        Index strip_row = a.row, strip_column = a.column;
+        if (a.row == 1) {
+          if ((i - row) % (2 * kStrip) == 0)
+            pack_strips(strips, {a.at(i, k), a.row, a.column}, depth, std::min(2 * kStrip, row + rows - i));
+          strip = strips + (i - row) / kStrip % 2 * depth * kStrip;
+          strip_column = kStrip;
+        } else if (height < kStrip) {
+          for (Index p = 0; p < depth; ++p)
+            for (Index r = 0; r < kStrip; ++r) strips[p * kStrip + r] = r < height ? *a.at(i + r, k + p) : 0;
+          strip = strips;
+          strip_row = 1;
+          strip_column = kStrip;
+        }
+        for (Index j = 0; j < block_columns; j += kPanel) {
+          const Index width = std::min(kPanel, block_columns - j);
+          const Finish finish{piece == 0 ? o.beta : 1, piece == 0 && o.bias ? o.bias + block + j : nullptr};
+          float* c = o.c + i * o.ldc + block + j;
+          const float* panel = panels + j * depth;
+          if (width > 2 * kLanes)
+            tile<3>(c, o.ldc, height, width, finish, strip, strip_row, strip_column, panel, depth);
+          else if (width > kLanes)
+            tile<2>(c, o.ldc, height, width, finish, strip, strip_row, strip_column, panel, depth);
+          else
+            tile<1>(c, o.ldc, height, width, finish, strip, strip_row, strip_column, panel, depth);
+        }
+      }
+    }
+  }
+}
+
+/// How much of the time `threads` threads are busy with `units` equal units.
+double balance(Index units, Index threads) {
+  return static_cast<double>(units) / static_cast<double>(divide_up(units, threads) * threads);
+}
+
+}  // namespace
+
+void multiply(const Product& o) {
+  if (o.m <= 0 || o.n <= 0) return;
+  constexpr Index kGrainWork = 500'000;  // multiplications worth a thread
+  const Index strips = divide_up(o.m, kStrip);
+  const Index panels = divide_up(o.n, kPanel);
+  const Index threads = thread_count();
+  // Whoever shares out columns copies each part of B once; rows are shared where they come out more evenly.
+  if (balance(panels, threads) >= 0.9 || balance(panels, threads) >= balance(strips, threads)) {
+    const Index grain = 1 + kGrainWork / (kPanel * o.m * (o.k + 1));
+    parallel_for(panels, grain, [&](Index begin, Index end) {
+      multiply_part(o, 0, o.m, begin * kPanel, std::min(o.n, end * kPanel) - begin * kPanel);
+    });
+  } else {
+    const Index grain = 1 + kGrainWork / (kStrip * o.n * (o.k + 1));
+    parallel_for(strips, grain, [&](Index begin, Index end) {
+      multiply_part(o, begin * kStrip, std::min(o.m, end * kStrip) - begin * kStrip, 0, o.n);
+    });
+  }
+}
+
+}  // namespace cpu
+
+std::string describe_gemm() {
+  return "built-in matrix product";
+}
+
+}  // namespace llm
