@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <numeric>
 #include <set>
@@ -114,7 +115,7 @@ TEST_F(Shards, SurviveRandomBytes) {
     if (random.below(2) == 0) bytes.resize(random.below(bytes.size() + 1));
     for (std::uint64_t k = random.below(3); k > 0 && !bytes.empty(); --k)
       bytes[random.below(std::min<std::size_t>(bytes.size(), 16))] = static_cast<char>(random.next_word());
-    write_file(path, bytes);
+    std::ofstream(path, std::ios::binary) << bytes;
     try {
       const TokenShard shard(path);
       ASSERT_EQ(shard.size(), 20);

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <set>
 #include <string>
@@ -37,6 +38,11 @@ class TextFiles : public ::testing::Test {
 
   fs::path put(const std::string& name, const std::string& content) const {
     write_file(folder / name, content);
+    return folder / name;
+  }
+  /// The same without waiting for the disk, for tests that write many.
+  fs::path scribble(const std::string& name, const std::string& content) const {
+    std::ofstream(folder / name, std::ios::binary) << content;
     return folder / name;
   }
   fs::path folder;
@@ -237,7 +243,7 @@ TEST_F(TextFiles, ReadersSurviveRandomBytes) {
         }
       }
     }
-    const auto path = put(name, content);
+    const auto path = scribble(name, content);
     try {
       for (const Document& document : read_documents({path})) (void)normalise(document.text);
       ++read;
@@ -362,7 +368,7 @@ TEST(Deduplicate, FindsNearCopiesAndSparesOthers) {
   PhiloxSequence random(3, stream_id("words"));
   const auto words = [&](int n) {
     std::vector<std::string> result;
-    for (int i = 0; i < n; ++i) result.push_back("w" + std::to_string(random.below(5000)));
+    for (int i = 0; i < n; ++i) result.push_back(fmt::format("w{}", random.below(5000)));
     return result;
   };
   const auto join = [](const std::vector<std::string>& list) {
@@ -376,7 +382,7 @@ TEST(Deduplicate, FindsNearCopiesAndSparesOthers) {
     documents.push_back({join(base), "base"});
     base[100] = "changed";
     documents.push_back({join(base), "near"});
-    for (std::size_t k = 0; k < 180; k += 3) base[k] = "other" + std::to_string(k);
+    for (std::size_t k = 0; k < 180; k += 3) base[k] = fmt::format("other{}", k);
     documents.push_back({join(base), "far"});
   }
   EXPECT_EQ(remove_near_copies(documents), 30);
