@@ -4,13 +4,15 @@
 add_library(llm_flags INTERFACE)
 target_compile_features(llm_flags INTERFACE cxx_std_20)
 target_include_directories(llm_flags INTERFACE ${CMAKE_SOURCE_DIR})
-target_compile_options(llm_flags INTERFACE -Wall -Wextra -Wshadow $<$<BOOL:${LLM_WERROR}>:-Werror>)
+target_compile_options(llm_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow>
+  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${LLM_WERROR}>>:-Werror>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # g++ 12 sees overlapping copies in std::string where there are none (GCC bug 105329).
   target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 if(LLM_NATIVE)
-  target_compile_options(llm_flags INTERFACE -march=native)
+  target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
 endif()
 if(LLM_SANITIZE)
   target_compile_options(llm_flags INTERFACE -fsanitize=${LLM_SANITIZE} -fno-omit-frame-pointer
@@ -40,6 +42,7 @@ function(llm_chapter name)
   target_link_libraries(${name} PRIVATE llm_all)
   file(GLOB benches CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/bench*.cpp)
   set(programs ${name})
+  add_dependencies(programs ${name})
   if(benches)
     add_executable(${name}_bench ${benches})
     target_link_libraries(${name}_bench PRIVATE llm_all benchmark::benchmark_main)

@@ -12,7 +12,11 @@ namespace {
 std::uint32_t next_code_point(std::string_view text, std::size_t& at) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char first = byte(at);
-  const int length = first < 0x80 ? 1 : (first >> 5) == 6 ? 2 : (first >> 4) == 14 ? 3 : (first >> 3) == 30 ? 4 : 1;
+  const int length = first < 0x80         ? 1
+                     : (first >> 5) == 6  ? 2
+                     : (first >> 4) == 14 ? 3
+                     : (first >> 3) == 30 ? 4
+                                          : 1;
   if (length == 1 || at + static_cast<std::size_t>(length) > text.size()) return byte(at++);
   std::uint32_t code = first & (0x7fu >> length);
   for (std::size_t i = 1; i < static_cast<std::size_t>(length); ++i) {
@@ -27,13 +31,16 @@ int width_of(std::uint32_t c) {
   const auto in = [c](std::uint32_t low, std::uint32_t high) { return c >= low && c <= high; };
   if (c < 0x20 || in(0x7f, 0x9f)) return 0;
   if (in(0x300, 0x36f) || in(0x200b, 0x200f) || in(0xfe00, 0xfe0f) || in(0x20d0, 0x20ff)) return 0;
-  if (in(0x1100, 0x115f) || in(0x2e80, 0xa4cf) || in(0xac00, 0xd7a3) || in(0xf900, 0xfaff) || in(0xfe30, 0xfe6f) ||
-      in(0xff00, 0xff60) || in(0xffe0, 0xffe6) || in(0x1f300, 0x1faff) || in(0x20000, 0x3fffd))
+  if (in(0x1100, 0x115f) || in(0x2e80, 0xa4cf) || in(0xac00, 0xd7a3) || in(0xf900, 0xfaff) ||
+      in(0xfe30, 0xfe6f) || in(0xff00, 0xff60) || in(0xffe0, 0xffe6) || in(0x1f300, 0x1faff) ||
+      in(0x20000, 0x3fffd))
     return 2;
   return 1;
 }
 
-std::string three_digits(double n) { return fmt::format("{:.{}f}", n, n < 9.995 ? 2 : n < 99.95 ? 1 : 0); }
+std::string three_digits(double n) {
+  return fmt::format("{:.{}f}", n, n < 9.995 ? 2 : n < 99.95 ? 1 : 0);
+}
 
 std::string scaled(double n, std::string_view unit) {
   constexpr std::array<std::string_view, 6> kPrefixes = {"", "k", "M", "G", "T", "P"};
@@ -55,8 +62,12 @@ std::string with_commas(std::int64_t n) {
   return digits;
 }
 
-std::string short_count(double n) { return std::isfinite(n) ? scaled(n, "") : "?"; }
-std::string byte_text(double bytes) { return std::isfinite(bytes) ? scaled(bytes, "B") : "?"; }
+std::string short_count(double n) {
+  return std::isfinite(n) ? scaled(n, "") : "?";
+}
+std::string byte_text(double bytes) {
+  return std::isfinite(bytes) ? scaled(bytes, "B") : "?";
+}
 
 std::string duration_text(double seconds) {
   if (!(seconds >= 0) || seconds > 1e9) return "?";

@@ -40,7 +40,8 @@ MetricsWriter& MetricsWriter::operator=(MetricsWriter&& other) noexcept {
 void MetricsWriter::write(const MetricRecord& record) {
   if (!file_) return;
   const std::string line = to_json_line(record) + "\n";
-  const bool written = std::fwrite(line.data(), 1, line.size(), file_) == line.size() && std::fflush(file_) == 0;
+  const bool written =
+      std::fwrite(line.data(), 1, line.size(), file_) == line.size() && std::fflush(file_) == 0;
   check(written, "cannot write {}: {}", path_.string(), std::strerror(errno));
 }
 

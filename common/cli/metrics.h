@@ -19,16 +19,16 @@ struct MetricValue {
 
   MetricValue(bool b) : value(b) {}  // NOLINT(google-explicit-constructor): written in lists
   template <typename T>
-    requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)
-  MetricValue(T number) {  // NOLINT(google-explicit-constructor)
+  requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)
+      MetricValue(T number) {  // NOLINT(google-explicit-constructor)
     if constexpr (std::is_floating_point_v<T>)
       value = static_cast<double>(number);
     else
       value = static_cast<std::int64_t>(number);
   }
-  MetricValue(std::string text) : value(std::move(text)) {}       // NOLINT(google-explicit-constructor)
+  MetricValue(std::string text) : value(std::move(text)) {}         // NOLINT(google-explicit-constructor)
   MetricValue(std::string_view text) : value(std::string(text)) {}  // NOLINT(google-explicit-constructor)
-  MetricValue(const char* text) : value(std::string(text)) {}     // NOLINT(google-explicit-constructor)
+  MetricValue(const char* text) : value(std::string(text)) {}       // NOLINT(google-explicit-constructor)
 };
 
 using MetricRecord = std::vector<std::pair<std::string, MetricValue>>;
@@ -41,7 +41,8 @@ class MetricsWriter {
  public:
   /// Writes nothing anywhere; so does an empty path.
   MetricsWriter() = default;
-  /// Starts the file anew, or goes on behind what it holds. Creates the parent folder. Error if it cannot be opened.
+  /// Starts the file anew, or goes on behind what it holds. Creates the parent folder. Error if it cannot be
+  /// opened.
   explicit MetricsWriter(const std::filesystem::path& path, bool append = false);
   ~MetricsWriter();
   MetricsWriter(MetricsWriter&& other) noexcept;

@@ -59,7 +59,8 @@ int guarded(const std::string& program, const std::function<void()>& body) {
   } catch (const std::length_error&) {
     return report(program, "a size asked for is larger than this machine can address", 1);
   } catch (const std::system_error& error) {  // fmt::print, when stdout takes no more
-    if (error.code() == std::errc::broken_pipe) return 1;  // the reader left (`| head`); there is nobody to tell
+    if (error.code() == std::errc::broken_pipe)
+      return 1;  // the reader left (`| head`); there is nobody to tell
     return report(program, error.what(), 1);
   } catch (const std::exception& error) {
     return report(program, error.what(), 1);
@@ -68,7 +69,9 @@ int guarded(const std::string& program, const std::function<void()>& body) {
   errno = 0;
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     if (errno == EPIPE) return 1;
-    return report(program, fmt::format("cannot write to the standard output: {}", std::strerror(errno ? errno : EIO)), 1);
+    return report(program,
+                  fmt::format("cannot write to the standard output: {}", std::strerror(errno ? errno : EIO)),
+                  1);
   }
   return 0;
 }
@@ -85,7 +88,8 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
       ->capture_default_str()
       ->group("Everywhere");
   app.add_option_function<std::string>(
-         "--device", [&options](const std::string& text) { options.device = parse_device(text); }, "cpu or cuda")
+         "--device", [&options](const std::string& text) { options.device = parse_device(text); },
+         "cpu or cuda")
       ->default_str("cpu")
       ->group("Everywhere");
   app.add_option("--work", options.work, "folder in which the chapters leave their results for one another")
@@ -117,7 +121,8 @@ CLI::Validator above(double low, double high) {
       range);
 }
 
-int run_program(int argc, char** argv, CLI::App& app, CommonOptions& options, const std::function<void()>& body) {
+int run_program(int argc, char** argv, CLI::App& app, CommonOptions& options,
+                const std::function<void()>& body) {
   const std::string program = program_name(argc > 0 ? argv[0] : nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);

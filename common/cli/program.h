@@ -30,7 +30,7 @@ namespace llm {
 /// The options that all programs share.
 struct CommonOptions {
   std::uint64_t seed = 42;
-  int threads = 0;                      ///< 0: one per core; `run_program` sets the pool before the body runs
+  int threads = 0;  ///< 0: one per core; `run_program` sets the pool before the body runs
   Device device = Device::cpu;
   std::filesystem::path work = "work";  ///< where the chapters leave their artifacts for one another
   std::filesystem::path metrics;        ///< results as JSON lines (common/cli/metrics.h); empty: none
@@ -42,17 +42,21 @@ struct CommonOptions {
 /// Adds --seed, --threads, --device, --work and --metrics. They may also stand behind a subcommand.
 void add_common_options(CLI::App& app, CommonOptions& options);
 
-/// Refuses what is no number from `low` to `high`, both included, NaN among it; `add_option(...)->check(between(1, 4096))`.
+/// Refuses what is no number from `low` to `high`, both included, NaN among it;
+/// `add_option(...)->check(between(1, 4096))`.
 CLI::Validator between(double low, double high);
 
-/// Refuses what is no number greater than `low` and at most `high`: a learning rate, a temperature that divides.
+/// Refuses what is no number greater than `low` and at most `high`: a learning rate, a temperature that
+/// divides.
 CLI::Validator above(double low, double high);
 
-/// Parses the command line, says on stderr what the program runs on, runs `body`, and turns the outcome into an exit
-/// code: 0 done; 1 failed; 2 wrong usage (CLI11's errors and UsageError). What went wrong is one sentence on stderr.
+/// Parses the command line, says on stderr what the program runs on, runs `body`, and turns the outcome into
+/// an exit code: 0 done; 1 failed; 2 wrong usage (CLI11's errors and UsageError). What went wrong is one
+/// sentence on stderr.
 ///
-/// stdout carries only the program's results, so they can be piped. A reader that goes away (SIGPIPE) or a file-size
-/// limit (SIGXFSZ) is an error of the write, not a signal that kills.
-int run_program(int argc, char** argv, CLI::App& app, CommonOptions& options, const std::function<void()>& body);
+/// stdout carries only the program's results, so they can be piped. A reader that goes away (SIGPIPE) or a
+/// file-size limit (SIGXFSZ) is an error of the write, not a signal that kills.
+int run_program(int argc, char** argv, CLI::App& app, CommonOptions& options,
+                const std::function<void()>& body);
 
 }  // namespace llm

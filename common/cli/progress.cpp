@@ -18,7 +18,9 @@ using Clock = std::chrono::steady_clock;
 constexpr double kSecondsPerFrame = 0.1;  // on a terminal
 constexpr double kSecondsPerLine = 10;    // elsewhere
 
-double seconds_between(Clock::time_point a, Clock::time_point b) { return std::chrono::duration<double>(b - a).count(); }
+double seconds_between(Clock::time_point a, Clock::time_point b) {
+  return std::chrono::duration<double>(b - a).count();
+}
 
 bool is_terminal() {
   const char* term = std::getenv("TERM");
@@ -43,8 +45,12 @@ std::string bar(double fraction, int width) {
 }  // namespace
 
 Progress::Progress(std::string label, std::int64_t total, std::string unit)
-    : label_(std::move(label)), unit_(std::move(unit)), total_(total), terminal_(is_terminal()),
-      start_(Clock::now()), last_draw_(start_) {
+    : label_(std::move(label)),
+      unit_(std::move(unit)),
+      total_(total),
+      terminal_(is_terminal()),
+      start_(Clock::now()),
+      last_draw_(start_) {
   if (terminal_) draw(false);
 }
 
@@ -52,7 +58,9 @@ Progress::~Progress() {
   if (line_open_) std::fputs("\n", stderr);
 }
 
-double Progress::seconds() const { return seconds_between(start_, Clock::now()); }
+double Progress::seconds() const {
+  return seconds_between(start_, Clock::now());
+}
 
 void Progress::start_at(std::int64_t done) {
   const std::lock_guard lock(mutex_);
@@ -64,14 +72,16 @@ void Progress::update(std::int64_t done, std::string_view note) {
   const std::lock_guard lock(mutex_);
   done_ = done;
   note_ = note;
-  if (!finished_ && seconds_between(last_draw_, Clock::now()) >= (terminal_ ? kSecondsPerFrame : kSecondsPerLine))
+  if (!finished_ &&
+      seconds_between(last_draw_, Clock::now()) >= (terminal_ ? kSecondsPerFrame : kSecondsPerLine))
     draw(false);
 }
 
 void Progress::advance(std::int64_t more) {
   const std::lock_guard lock(mutex_);
   done_ += more;
-  if (!finished_ && seconds_between(last_draw_, Clock::now()) >= (terminal_ ? kSecondsPerFrame : kSecondsPerLine))
+  if (!finished_ &&
+      seconds_between(last_draw_, Clock::now()) >= (terminal_ ? kSecondsPerFrame : kSecondsPerLine))
     draw(false);
 }
 
@@ -94,7 +104,9 @@ void Progress::finish(std::string_view note) {
 std::string Progress::describe(bool last) const {
   const bool bytes = unit_ == "B";
   const auto amount = [&](double n) { return bytes ? byte_text(n) : short_count(n); };
-  const auto exact = [&](std::int64_t n) { return bytes ? byte_text(static_cast<double>(n)) : with_commas(n); };
+  const auto exact = [&](std::int64_t n) {
+    return bytes ? byte_text(static_cast<double>(n)) : with_commas(n);
+  };
   const std::string unit = bytes || unit_.empty() ? "" : " " + unit_;
   const double elapsed = seconds();
   const double rate = elapsed > 0 ? static_cast<double>(done_ - first_) / elapsed : 0;
@@ -104,9 +116,11 @@ std::string Progress::describe(bool last) const {
     if (elapsed > 0.05) text += fmt::format(", {}/s", amount(rate));
     return text + (note_.empty() ? "" : "  " + note_);
   }
-  std::string text = total_ > 0 ? fmt::format("{} of {}{}", exact(done_), exact(total_), unit) : exact(done_) + unit;
+  std::string text =
+      total_ > 0 ? fmt::format("{} of {}{}", exact(done_), exact(total_), unit) : exact(done_) + unit;
   if (rate > 0) text += fmt::format(", {}/s", amount(rate));
-  if (rate > 0 && total_ > done_) text += fmt::format(", {} left", duration_text(static_cast<double>(total_ - done_) / rate));
+  if (rate > 0 && total_ > done_)
+    text += fmt::format(", {} left", duration_text(static_cast<double>(total_ - done_) / rate));
   return text + (note_.empty() ? "" : "  " + note_);
 }
 

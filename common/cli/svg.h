@@ -13,9 +13,9 @@ namespace llm {
 
 /// One curve. Points that are not finite (or not positive on a logarithmic axis) leave a gap.
 struct Series {
-  std::string label;
-  std::vector<double> x;
-  std::vector<double> y;
+  std::string label{};
+  std::vector<double> x{};
+  std::vector<double> y{};
   bool faint = false;   ///< thin and pale: raw values behind a smoothed curve
   bool points = false;  ///< a dot at each point
 };
@@ -23,49 +23,50 @@ struct Series {
 /// A dashed horizontal line with its name: the entropy floor, a published value.
 struct ReferenceLine {
   double y = 0;
-  std::string label;
+  std::string label{};
 };
 
 struct LinePlot {
-  std::string title, x_label, y_label;
-  std::vector<Series> series;
-  std::vector<ReferenceLine> references;
+  std::string title{}, x_label{}, y_label{};
+  std::vector<Series> series{};
+  std::vector<ReferenceLine> references{};
   bool log_x = false, log_y = false;
-  std::optional<double> y_low, y_high;  ///< else what the data and the references need
+  std::optional<double> y_low{}, y_high{};  ///< else what the data and the references need
   int width = 760, height = 440;
 };
 std::string svg(const LinePlot& plot);
 
-/// How often values fall into `bins` equal intervals between the smallest and the largest (or `low` and `high`).
+/// How often values fall into `bins` equal intervals between the smallest and the largest (or `low` and
+/// `high`).
 struct Histogram {
-  std::string title, x_label, y_label = "count";
-  std::vector<double> values;
+  std::string title{}, x_label{}, y_label = "count";
+  std::vector<double> values{};
   int bins = 40;
-  std::optional<double> low, high;
+  std::optional<double> low{}, high{};
   bool log_y = false;
   int width = 760, height = 380;
 };
 std::string svg(const Histogram& plot);
 
-/// Bars with names, longest text first come as given: token frequencies, milliseconds per op.
+/// Bars with names, in the order given: token frequencies, milliseconds per op.
 struct BarChart {
-  std::string title, x_label;
-  std::vector<std::string> labels;
-  std::vector<double> values;
+  std::string title{}, x_label{};
+  std::vector<std::string> labels{};
+  std::vector<double> values{};
   int width = 760;
 };
 std::string svg(const BarChart& plot);
 
-/// A matrix as colours, row 0 at the top: attention weights, with the tokens as labels. A NaN is left blank, as the
-/// masked half of causal attention.
+/// A matrix as colours, row 0 at the top: attention weights, with the tokens as labels. A NaN is left blank,
+/// as the masked half of causal attention.
 struct HeatMap {
-  std::string title;
-  std::string row_title, column_title;           ///< "query", "key"
-  std::vector<std::string> row_labels;           ///< R of them, or none
-  std::vector<std::string> column_labels;        ///< C of them, or none
-  std::vector<std::vector<double>> values;       ///< R rows of C
-  std::optional<double> low, high;               ///< the ends of the colour scale; else of the data
-  bool numbers = false;                          ///< also write the values into the cells
+  std::string title{};
+  std::string row_title{}, column_title{};    ///< "query", "key"
+  std::vector<std::string> row_labels{};      ///< R of them, or none
+  std::vector<std::string> column_labels{};   ///< C of them, or none
+  std::vector<std::vector<double>> values{};  ///< R rows of C
+  std::optional<double> low{}, high{};        ///< the ends of the colour scale; else of the data
+  bool numbers = false;                       ///< also write the values into the cells
 };
 std::string svg(const HeatMap& plot);
 

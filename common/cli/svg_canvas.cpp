@@ -16,14 +16,29 @@ std::string escape_xml(std::string_view text) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
     switch (c) {
-      case '&': out += "&amp;"; continue;
-      case '<': out += "&lt;"; continue;
-      case '>': out += "&gt;"; continue;
-      case '"': out += "&quot;"; continue;
-      case '\'': out += "&#39;"; continue;
-      case '\n': out += "↵"; continue;
-      case '\t': out += "→"; continue;
-      default: break;
+      case '&':
+        out += "&amp;";
+        continue;
+      case '<':
+        out += "&lt;";
+        continue;
+      case '>':
+        out += "&gt;";
+        continue;
+      case '"':
+        out += "&quot;";
+        continue;
+      case '\'':
+        out += "&#39;";
+        continue;
+      case '\n':
+        out += "↵";
+        continue;
+      case '\t':
+        out += "→";
+        continue;
+      default:
+        break;
     }
     if (c < 0x20 || c == 0x7f) {
       out += "·";
@@ -82,13 +97,19 @@ std::string shade(double t) {
   const double at = std::clamp(t, 0.0, 1.0) * 4;
   const auto i = std::min<std::size_t>(static_cast<std::size_t>(at), 3);
   const double f = at - static_cast<double>(i);
-  const auto mix = [&](std::size_t c) { return static_cast<int>(std::lround(kStops[i][c] * (1 - f) + kStops[i + 1][c] * f)); };
+  const auto mix = [&](std::size_t c) {
+    return static_cast<int>(std::lround(kStops[i][c] * (1 - f) + kStops[i + 1][c] * f));
+  };
   return fmt::format("#{:02x}{:02x}{:02x}", mix(0), mix(1), mix(2));
 }
 
-std::string_view ink_on(double t) { return t > 0.45 ? "#ffffff" : kInk; }
+std::string_view ink_on(double t) {
+  return t > 0.45 ? "#ffffff" : kInk;
+}
 
-double text_width(std::string_view text, double size) { return 0.56 * size * display_width(text); }
+double text_width(std::string_view text, double size) {
+  return 0.56 * size * display_width(text);
+}
 
 std::string tick_text(double value, double step) {
   if (std::abs(value) < step * 1e-6) return "0";
@@ -103,29 +124,33 @@ std::string tick_text(double value, double step) {
   const int decimals = std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 6);
   std::string text = fmt::format("{:.{}f}", value, decimals);
   // Steps of 2.5 need one digit more.
-  if (std::abs(std::strtod(text.c_str(), nullptr) - value) > step * 1e-3) text = fmt::format("{:.{}f}", value, decimals + 1);
+  if (std::abs(std::strtod(text.c_str(), nullptr) - value) > step * 1e-3)
+    text = fmt::format("{:.{}f}", value, decimals + 1);
   return text;
 }
 
 Canvas::Canvas(double width, double height) : width_(width), height_(height) {}
 
 void Canvas::rect(double x, double y, double w, double h, std::string_view fill, std::string_view tooltip) {
-  body_ += fmt::format(R"(<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill="{}")", x, y, w, h, fill);
+  body_ += fmt::format(R"(<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill="{}")", x, y, w, h,
+                       fill);
   body_ += tooltip.empty() ? "/>\n" : fmt::format("><title>{}</title></rect>\n", escape_xml(tooltip));
 }
 
 void Canvas::line(double x1, double y1, double x2, double y2, std::string_view color, double width,
                   std::string_view dashes) {
-  body_ += fmt::format(R"(<line x1="{:.2f}" y1="{:.2f}" x2="{:.2f}" y2="{:.2f}" stroke="{}" stroke-width="{}")", x1, y1,
-                       x2, y2, color, width);
+  body_ +=
+      fmt::format(R"(<line x1="{:.2f}" y1="{:.2f}" x2="{:.2f}" y2="{:.2f}" stroke="{}" stroke-width="{}")",
+                  x1, y1, x2, y2, color, width);
   if (!dashes.empty()) body_ += fmt::format(R"( stroke-dasharray="{}")", dashes);
   body_ += "/>\n";
 }
 
-void Canvas::polyline(const std::vector<std::pair<double, double>>& points, std::string_view color, double width,
-                      double opacity) {
+void Canvas::polyline(const std::vector<std::pair<double, double>>& points, std::string_view color,
+                      double width, double opacity) {
   body_ += R"(<polyline fill="none" stroke-linejoin="round" stroke-linecap="round")";
-  body_ += fmt::format(R"( stroke="{}" stroke-width="{}" stroke-opacity="{}" points=")", color, width, opacity);
+  body_ +=
+      fmt::format(R"( stroke="{}" stroke-width="{}" stroke-opacity="{}" points=")", color, width, opacity);
   for (const auto& [x, y] : points) body_ += fmt::format("{:.1f},{:.1f} ", x, y);
   body_ += "\"/>\n";
 }
@@ -135,19 +160,22 @@ void Canvas::dot(double x, double y, double radius, std::string_view color) {
 }
 
 void Canvas::text(double x, double y, std::string_view content, const TextStyle& style) {
-  body_ += fmt::format(R"(<text x="{:.1f}" y="{:.1f}" font-size="{}" fill="{}" text-anchor="{}")", x, y, style.size,
-                       style.color, style.anchor);
+  body_ += fmt::format(R"(<text x="{:.1f}" y="{:.1f}" font-size="{}" fill="{}" text-anchor="{}")", x, y,
+                       style.size, style.color, style.anchor);
   if (style.bold) body_ += R"( font-weight="600")";
-  if (style.rotate != 0) body_ += fmt::format(R"x( transform="rotate({} {:.1f} {:.1f})")x", style.rotate, x, y);
-  if (style.halo) body_ += R"( stroke="#ffffff" stroke-width="4" stroke-linejoin="round" paint-order="stroke")";
+  if (style.rotate != 0)
+    body_ += fmt::format(R"x( transform="rotate({} {:.1f} {:.1f})")x", style.rotate, x, y);
+  if (style.halo)
+    body_ += R"( stroke="#ffffff" stroke-width="4" stroke-linejoin="round" paint-order="stroke")";
   body_ += fmt::format(R"( xml:space="preserve">{}</text>)", escape_xml(content)) + "\n";
 }
 
 std::string Canvas::finish() const {
-  return fmt::format(R"(<svg xmlns="http://www.w3.org/2000/svg" width="{0:.0f}" height="{1:.0f}" viewBox="0 0 {0:.0f} {1:.0f}" font-family="Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif">
+  return fmt::format(
+             R"(<svg xmlns="http://www.w3.org/2000/svg" width="{0:.0f}" height="{1:.0f}" viewBox="0 0 {0:.0f} {1:.0f}" font-family="Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif">
 <rect x="0.5" y="0.5" width="{2:.0f}" height="{3:.0f}" rx="8" fill="#ffffff" stroke="#d1d5db"/>
 )",
-                     width_, height_, width_ - 1, height_ - 1) +
+             width_, height_, width_ - 1, height_ - 1) +
          body_ + "</svg>\n";
 }
 
@@ -172,16 +200,20 @@ Axis Axis::make(double low, double high, bool log, int count, double from, doubl
   // Powers of ten, with 2 and 5 between where few powers are in sight.
   const double decades = std::log10(high / low);
   const auto every = std::max(1, static_cast<int>(std::ceil(decades / count)));
-  for (double e = std::floor(std::log10(low)); e <= std::ceil(std::log10(high)) && axis.ticks.size() < 100; e += every)
+  for (double e = std::floor(std::log10(low)); e <= std::ceil(std::log10(high)) && axis.ticks.size() < 100;
+       e += every)
     for (const double m : {1.0, 2.0, 5.0}) {
       const double tick = m * std::pow(10.0, e);
-      if ((m == 1 || decades < 2.2) && tick >= low * 0.9999 && tick <= high * 1.0001) axis.ticks.push_back(tick);
+      if ((m == 1 || decades < 2.2) && tick >= low * 0.9999 && tick <= high * 1.0001)
+        axis.ticks.push_back(tick);
     }
   if (axis.ticks.size() < 2) axis.ticks = nice_ticks(low, high, count);
   return axis;
 }
 
-bool Axis::shows(double value) const { return std::isfinite(value) && (!log || value > 0); }
+bool Axis::shows(double value) const {
+  return std::isfinite(value) && (!log || value > 0);
+}
 
 double Axis::pixel(double value) const {
   const double t = log ? std::log(value / low) / std::log(high / low) : (value - low) / (high - low);
@@ -189,7 +221,9 @@ double Axis::pixel(double value) const {
   return from + std::clamp(t, -2.0, 3.0) * (to - from);
 }
 
-std::string Axis::label(double tick) const { return tick_text(tick, log ? tick : step); }
+std::string Axis::label(double tick) const {
+  return tick_text(tick, log ? tick : step);
+}
 
 }  // namespace svg_detail
 }  // namespace llm

@@ -9,8 +9,8 @@
 
 namespace llm::svg_detail {
 
-inline constexpr std::string_view kInk = "#1f2937";     // titles
-inline constexpr std::string_view kLabel = "#4b5563";   // labels and ticks
+inline constexpr std::string_view kInk = "#1f2937";    // titles
+inline constexpr std::string_view kLabel = "#4b5563";  // labels and ticks
 inline constexpr std::string_view kGrid = "#e5e7eb";
 inline constexpr std::string_view kAxis = "#9ca3af";
 inline constexpr std::string_view kAccent = "#b91c1c";  // reference lines
@@ -33,8 +33,8 @@ struct TextStyle {
   std::string_view anchor = "start";  // start, middle, end
   std::string_view color = kLabel;
   bool bold = false;
-  double rotate = 0;   // degrees, around the position
-  bool halo = false;   // a white rim, over lines
+  double rotate = 0;  // degrees, around the position
+  bool halo = false;  // a white rim, over lines
 };
 
 class Canvas {
@@ -58,8 +58,8 @@ class Canvas {
 
 /// A linear or logarithmic axis: data values to pixels, and its ticks.
 struct Axis {
-  double low = 0, high = 1;   // data
-  double from = 0, to = 1;    // pixels
+  double low = 0, high = 1;  // data
+  double from = 0, to = 1;   // pixels
   bool log = false;
   std::vector<double> ticks;
   double step = 1;

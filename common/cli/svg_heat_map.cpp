@@ -17,7 +17,8 @@ std::string svg(const HeatMap& plot) {
   const std::size_t rows = plot.values.size();
   const std::size_t columns = rows > 0 ? plot.values[0].size() : 0;
   for (const auto& row : plot.values)
-    check(row.size() == columns, "a heat map's rows have {} and {} values; they must be equally many", columns, row.size());
+    check(row.size() == columns, "a heat map's rows have {} and {} values; they must be equally many",
+          columns, row.size());
   double low = std::numeric_limits<double>::infinity(), high = -low;
   for (const auto& row : plot.values)
     for (const double v : row)
@@ -31,14 +32,17 @@ std::string svg(const HeatMap& plot) {
   const double font = std::clamp(cell * 0.62, 6.0, 13.0);
   const bool labels_fit = cell >= 7;
   double row_label_width = 0, column_label_width = 0;
-  for (const std::string& label : plot.row_labels) row_label_width = std::max(row_label_width, text_width(label, font));
+  for (const std::string& label : plot.row_labels)
+    row_label_width = std::max(row_label_width, text_width(label, font));
   for (const std::string& label : plot.column_labels)
     column_label_width = std::max(column_label_width, text_width(label, font));
   if (!labels_fit) row_label_width = column_label_width = 0;
 
   const double left = 22 + (plot.row_title.empty() ? 0 : 22) + row_label_width + 8;
-  const double top = (plot.title.empty() ? 20 : 50) + (plot.column_title.empty() ? 0 : 22) + column_label_width * 0.71 + 10;
-  const double grid_width = cell * static_cast<double>(columns), grid_height = cell * static_cast<double>(rows);
+  const double top =
+      (plot.title.empty() ? 20 : 50) + (plot.column_title.empty() ? 0 : 22) + column_label_width * 0.71 + 10;
+  const double grid_width = cell * static_cast<double>(columns),
+               grid_height = cell * static_cast<double>(rows);
   const double scale_height = std::clamp(grid_height, 60.0, 200.0);
   const double overhang = column_label_width * 0.71;  // the last slanted label
   const double scale_left = left + grid_width + std::max(22.0, overhang - cell / 2 + 6);
@@ -47,7 +51,8 @@ std::string svg(const HeatMap& plot) {
 
   if (!plot.title.empty()) canvas.text(22, 30, plot.title, {.size = 16, .color = kInk, .bold = true});
   if (!plot.column_title.empty())
-    canvas.text(left + grid_width / 2, plot.title.empty() ? 24 : 54, plot.column_title, {.size = 13, .anchor = "middle"});
+    canvas.text(left + grid_width / 2, plot.title.empty() ? 24 : 54, plot.column_title,
+                {.size = 13, .anchor = "middle"});
   if (!plot.row_title.empty())
     canvas.text(28, top + grid_height / 2, plot.row_title, {.size = 13, .anchor = "middle", .rotate = -90});
 
@@ -61,8 +66,9 @@ std::string svg(const HeatMap& plot) {
       const double x = left + cell * static_cast<double>(c), y = top + cell * static_cast<double>(r);
       if (!std::isfinite(v)) continue;
       const double t = (v - low) / (high - low);
-      canvas.rect(x, y, cell - gap, cell - gap, shade(t),
-                  fmt::format("{} → {}: {:.4g}", name_of(plot.row_labels, r), name_of(plot.column_labels, c), v));
+      canvas.rect(
+          x, y, cell - gap, cell - gap, shade(t),
+          fmt::format("{} → {}: {:.4g}", name_of(plot.row_labels, r), name_of(plot.column_labels, c), v));
       if (plot.numbers && cell >= 22)
         canvas.text(x + cell / 2, y + cell / 2 + 4, fmt::format("{:.2f}", v),
                     {.size = std::min(11.0, cell * 0.32), .anchor = "middle", .color = ink_on(t)});

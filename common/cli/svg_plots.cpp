@@ -29,11 +29,12 @@ struct Frame {
   double left = 0, top = 0, right = 0, bottom = 0;
 };
 
-// Title, axis names, grid and tick labels; leaves the frame to draw the data in. `make_x` and `make_y` build the axes
-// once the margins are known (the width of the tick labels decides the left one).
+// Title, axis names, grid and tick labels; leaves the frame to draw the data in. `make_x` and `make_y` build
+// the axes once the margins are known (the width of the tick labels decides the left one).
 template <typename MakeX, typename MakeY>
 Frame draw_frame(Canvas& canvas, double width, double height, double top, const std::string& title,
-                 const std::string& x_label, const std::string& y_label, MakeX make_x, MakeY make_y, Axis& x, Axis& y) {
+                 const std::string& x_label, const std::string& y_label, MakeX make_x, MakeY make_y, Axis& x,
+                 Axis& y) {
   Frame frame{0, top, width - 26, height - (x_label.empty() ? 36 : 56)};
   y = make_y(frame.bottom, frame.top);
   double widest = 0;
@@ -70,7 +71,8 @@ double legend(Canvas* canvas, const LinePlot& plot, double left, double top, dou
     const double wide = 30 + text_width(series.label, 12.5) + 18;
     if (any && x + wide > right) x = left, y += 20;
     if (canvas) {
-      canvas->polyline({{x, y - 4}, {x + 22, y - 4}}, series_color(i), series.faint ? 1.5 : 3, series.faint ? 0.45 : 1);
+      canvas->polyline({{x, y - 4}, {x + 22, y - 4}}, series_color(i), series.faint ? 1.5 : 3,
+                       series.faint ? 0.45 : 1);
       if (series.points) canvas->dot(x + 11, y - 4, 3.5, series_color(i));
       canvas->text(x + 30, y, series.label, {.size = 12.5, .color = kInk});
     }
@@ -117,7 +119,8 @@ void draw_curve(Canvas& canvas, const Series& series, std::size_t index, const A
   draw_piece();
   if (series.points)
     for (const std::size_t i : kept)
-      if (x.shows(series.x[i]) && y.shows(series.y[i])) canvas.dot(x.pixel(series.x[i]), y.pixel(series.y[i]), 3.5, color);
+      if (x.shows(series.x[i]) && y.shows(series.y[i]))
+        canvas.dot(x.pixel(series.x[i]), y.pixel(series.y[i]), 3.5, color);
 }
 
 }  // namespace
@@ -129,7 +132,8 @@ std::string svg(const LinePlot& plot) {
     for (const double v : series.y) ys.include(v, plot.log_y);
   }
   for (const ReferenceLine& line : plot.references) ys.include(line.y, plot.log_y);
-  if (ys.high > ys.low) {  // a little air above and below, so much that a name fits below the lowest reference line
+  if (ys.high >
+      ys.low) {  // a little air above and below, so much that a name fits below the lowest reference line
     const double share = plot.references.empty() ? 0.05 : 0.09;
     const double below = plot.log_y ? std::pow(ys.high / ys.low, share) : (ys.high - ys.low) * share;
     const double above = plot.log_y ? std::pow(ys.high / ys.low, 0.05) : (ys.high - ys.low) * 0.05;
@@ -145,9 +149,15 @@ std::string svg(const LinePlot& plot) {
   const double legend_height = legend(nullptr, plot, 70, below_title, plot.width - 26);
   Axis x, y;
   const Frame frame = draw_frame(
-      canvas, plot.width, plot.height, below_title - 8 + legend_height, plot.title, plot.x_label, plot.y_label,
-      [&](double from, double to) { return Axis::make(xs.low, xs.high, plot.log_x, plot.width / 95, from, to); },
-      [&](double from, double to) { return Axis::make(ys.low, ys.high, plot.log_y, plot.height / 65, from, to); }, x, y);
+      canvas, plot.width, plot.height, below_title - 8 + legend_height, plot.title, plot.x_label,
+      plot.y_label,
+      [&](double from, double to) {
+        return Axis::make(xs.low, xs.high, plot.log_x, plot.width / 95, from, to);
+      },
+      [&](double from, double to) {
+        return Axis::make(ys.low, ys.high, plot.log_y, plot.height / 65, from, to);
+      },
+      x, y);
   legend(&canvas, plot, frame.left, below_title, plot.width - 26);
   // Pale curves first, so that none hides a strong one.
   for (const bool faint : {true, false})
@@ -197,7 +207,9 @@ std::string svg(const Histogram& plot) {
   Axis x, y;
   draw_frame(
       canvas, plot.width, plot.height, plot.title.empty() ? 24 : 50, plot.title, plot.x_label, plot.y_label,
-      [&](double from, double to) { return Axis::make(data.low, data.high, false, plot.width / 95, from, to); },
+      [&](double from, double to) {
+        return Axis::make(data.low, data.high, false, plot.width / 95, from, to);
+      },
       [&](double from, double to) {
         return plot.log_y ? Axis::make(0.5, most * 1.5, true, plot.height / 65, from, to)
                           : Axis::make(0, most * 1.05, false, plot.height / 65, from, to);
@@ -211,7 +223,8 @@ std::string svg(const Histogram& plot) {
     const double left = x.pixel(begin), right = x.pixel(end), top = y.pixel(data.counts[i]);
     const double gap = right - left > 4 ? 1 : 0;
     canvas.rect(left, top, right - left - gap, y.from - top, series_color(0),
-                fmt::format("{:.4g} to {:.4g}: {}", begin, end, with_commas(static_cast<std::int64_t>(data.counts[i]))));
+                fmt::format("{:.4g} to {:.4g}: {}", begin, end,
+                            with_commas(static_cast<std::int64_t>(data.counts[i]))));
   }
   return canvas.finish();
 }
@@ -243,7 +256,8 @@ std::string svg(const BarChart& plot) {
     canvas.text(left + share * (right - left) + 8, y + 16, numbers[i], {});
   }
   if (!plot.x_label.empty())
-    canvas.text((left + right) / 2, top + kRow * static_cast<double>(n) + 22, plot.x_label, {.size = 13, .anchor = "middle"});
+    canvas.text((left + right) / 2, top + kRow * static_cast<double>(n) + 22, plot.x_label,
+                {.size = 13, .anchor = "middle"});
   return canvas.finish();
 }
 

@@ -12,7 +12,8 @@ namespace {
 
 bool looks_numeric(const std::string& cell) {
   const std::size_t first = cell.find_first_not_of("+-<>~ ");
-  return first != std::string::npos && (std::isdigit(static_cast<unsigned char>(cell[first])) != 0 || cell[first] == '.');
+  return first != std::string::npos &&
+         (std::isdigit(static_cast<unsigned char>(cell[first])) != 0 || cell[first] == '.');
 }
 
 // Which columns hold numbers (or nothing) in every row below the header.
@@ -39,7 +40,9 @@ std::vector<int> column_widths(const std::vector<std::vector<std::string>>& rows
 
 }  // namespace
 
-Table::Table(std::vector<std::string> headers) { rows_.push_back(std::move(headers)); }
+Table::Table(std::vector<std::string> headers) {
+  rows_.push_back(std::move(headers));
+}
 
 void Table::add(std::vector<std::string> cells) {
   check(cells.size() <= rows_[0].size(), "a table row has {} cells, but there are {} columns", cells.size(),
@@ -87,6 +90,8 @@ std::string Table::markdown() const {
   return out;
 }
 
-void Table::print() const { std::fputs(text().c_str(), stdout); }
+void Table::print() const {
+  std::fputs(text().c_str(), stdout);
+}
 
 }  // namespace llm

@@ -17,7 +17,8 @@ namespace {
 // A bar in steps of an eighth of a column.
 std::string bar(double share, int width) {
   static constexpr std::array<const char*, 8> kEighths = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
-  const int eighths = std::isfinite(share) ? static_cast<int>(std::lround(std::clamp(share, 0.0, 1.0) * width * 8)) : 0;
+  const int eighths =
+      std::isfinite(share) ? static_cast<int>(std::lround(std::clamp(share, 0.0, 1.0) * width * 8)) : 0;
   std::string text;
   for (int i = 0; i < eighths / 8; ++i) text += "█";
   return text + kEighths[static_cast<std::size_t>(eighths % 8)];
@@ -56,7 +57,8 @@ std::string text_plot(const Histogram& plot, int bar_width) {
   BarChart chart{.title = plot.title, .x_label = "", .labels = {}, .values = std::vector<double>(bins, 0)};
   for (const double v : plot.values)
     if (v >= low && v <= high)
-      ++chart.values[std::min(static_cast<std::size_t>((v - low) / (high - low) * static_cast<double>(bins)), bins - 1)];
+      ++chart.values[std::min(static_cast<std::size_t>((v - low) / (high - low) * static_cast<double>(bins)),
+                              bins - 1)];
   const double width = (high - low) / static_cast<double>(bins);
   for (std::size_t i = 0; i < bins; ++i)
     chart.labels.push_back(svg_detail::tick_text(low + width * static_cast<double>(i), width) + " …");
@@ -78,18 +80,23 @@ std::string text_plot(const HeatMap& plot) {
   const auto visible = [](const std::string& label) {
     std::string text;
     for (const char c : label)
-      if (c == '\n') text += "↵";
-      else text += c;
+      if (c == '\n')
+        text += "↵";
+      else
+        text += c;
     return text;
   };
   int label_width = 0;
-  for (const std::string& label : plot.row_labels) label_width = std::max(label_width, display_width(visible(label)));
+  for (const std::string& label : plot.row_labels)
+    label_width = std::max(label_width, display_width(visible(label)));
   label_width = std::min(label_width, 24);
   std::string out = plot.title.empty() ? "" : plot.title + "\n";
   for (std::size_t r = 0; r < rows; ++r) {
-    const std::string label = r < plot.row_labels.size() ? shorten(visible(plot.row_labels[r]), label_width) : "";
+    const std::string label =
+        r < plot.row_labels.size() ? shorten(visible(plot.row_labels[r]), label_width) : "";
     std::string line = pad(label, label_width, true) + "  ";
-    check(plot.values[r].size() == columns, "a heat map's rows have {} and {} values; they must be equally many", columns,
+    check(plot.values[r].size() == columns,
+          "a heat map's rows have {} and {} values; they must be equally many", columns,
           plot.values[r].size());
     for (const double v : plot.values[r]) {
       if (!std::isfinite(v)) {
@@ -104,7 +111,8 @@ std::string text_plot(const HeatMap& plot) {
   }
   // Column labels, written downwards, if they are short; two columns of the terminal each.
   int tallest = 0;
-  for (const std::string& label : plot.column_labels) tallest = std::max(tallest, display_width(visible(label)));
+  for (const std::string& label : plot.column_labels)
+    tallest = std::max(tallest, display_width(visible(label)));
   tallest = std::min(tallest, 8);
   for (int line = 0; line < tallest && !plot.column_labels.empty(); ++line) {
     std::string text(static_cast<std::size_t>(label_width) + 2, ' ');
@@ -123,8 +131,8 @@ std::string text_plot(const HeatMap& plot) {
     while (!text.empty() && text.back() == ' ') text.pop_back();
     out += text + "\n";
   }
-  return out + fmt::format("{}  {:.3g} ·  ░░ ▒▒ ▓▓ ██ {:.3g}\n", std::string(static_cast<std::size_t>(label_width), ' '),
-                           low, high);
+  return out + fmt::format("{}  {:.3g} ·  ░░ ▒▒ ▓▓ ██ {:.3g}\n",
+                           std::string(static_cast<std::size_t>(label_width), ' '), low, high);
 }
 
 std::string text_plot(const LinePlot& plot, int columns, int rows) {
@@ -146,12 +154,14 @@ std::string text_plot(const LinePlot& plot, int columns, int rows) {
   const auto y = svg_detail::Axis::make(y_low, y_high, plot.log_y, 4, rows * 4 - 1, 0);
 
   // Braille: bit of dot (column 0..1, row 0..3) of a character.
-  static constexpr std::array<std::array<unsigned, 4>, 2> kDots = {{{0x01, 0x02, 0x04, 0x40}, {0x08, 0x10, 0x20, 0x80}}};
+  static constexpr std::array<std::array<unsigned, 4>, 2> kDots = {
+      {{0x01, 0x02, 0x04, 0x40}, {0x08, 0x10, 0x20, 0x80}}};
   std::vector<unsigned> cells(static_cast<std::size_t>(columns) * static_cast<std::size_t>(rows), 0);
   const auto set = [&](double px, double py) {
     const auto cx = static_cast<int>(std::lround(px)), cy = static_cast<int>(std::lround(py));
     if (cx < 0 || cy < 0 || cx >= columns * 2 || cy >= rows * 4) return;
-    cells[static_cast<std::size_t>(cy / 4 * columns + cx / 2)] |= kDots[static_cast<std::size_t>(cx % 2)][static_cast<std::size_t>(cy % 4)];
+    cells[static_cast<std::size_t>(cy / 4 * columns + cx / 2)] |=
+        kDots[static_cast<std::size_t>(cx % 2)][static_cast<std::size_t>(cy % 4)];
   };
   for (const Series& series : plot.series) {
     bool connected = false;
@@ -162,7 +172,8 @@ std::string text_plot(const LinePlot& plot, int columns, int rows) {
         continue;
       }
       const double px = x.pixel(series.x[i]), py = y.pixel(series.y[i]);
-      const int steps = connected ? static_cast<int>(std::max(std::abs(px - last_x), std::abs(py - last_y))) + 1 : 1;
+      const int steps =
+          connected ? static_cast<int>(std::max(std::abs(px - last_x), std::abs(py - last_y))) + 1 : 1;
       for (int s = 1; s <= steps; ++s) {
         const double f = connected ? static_cast<double>(s) / steps : 1;
         set(last_x + (px - last_x) * f, last_y + (py - last_y) * f);
@@ -189,13 +200,16 @@ std::string text_plot(const LinePlot& plot, int columns, int rows) {
     for (int c = 0; c < columns; ++c) {
       const unsigned dots = cells[static_cast<std::size_t>(r * columns + c)];
       const unsigned code = 0x2800 + dots;
-      if (dots == 0) line += " ";
-      else line += {static_cast<char>(0xe0 | (code >> 12)), static_cast<char>(0x80 | ((code >> 6) & 0x3f)),
-                    static_cast<char>(0x80 | (code & 0x3f))};
+      if (dots == 0)
+        line += " ";
+      else
+        line += {static_cast<char>(0xe0 | (code >> 12)), static_cast<char>(0x80 | ((code >> 6) & 0x3f)),
+                 static_cast<char>(0x80 | (code & 0x3f))};
     }
     while (line.back() == ' ') line.pop_back();
     for (const ReferenceLine& reference : plot.references)
-      if (use_y(reference.y) && static_cast<int>(std::lround(y.pixel(reference.y))) / 4 == r) line += "  " + reference.label;
+      if (use_y(reference.y) && static_cast<int>(std::lround(y.pixel(reference.y))) / 4 == r)
+        line += "  " + reference.label;
     out += line + "\n";
   }
   out += std::string(static_cast<std::size_t>(margin_width), ' ') + " └";
@@ -203,7 +217,8 @@ std::string text_plot(const LinePlot& plot, int columns, int rows) {
   const std::string left = x.label(x.low), right = svg_detail::tick_text(x.high, (x.high - x.low) / 5);
   const std::string middle = plot.x_label;
   const int room = columns - display_width(left) - display_width(right) - display_width(middle);
-  out += "\n" + std::string(static_cast<std::size_t>(margin_width) + 2, ' ') + svg_detail::tick_text(x.low, (x.high - x.low) / 5) +
+  out += "\n" + std::string(static_cast<std::size_t>(margin_width) + 2, ' ') +
+         svg_detail::tick_text(x.low, (x.high - x.low) / 5) +
          std::string(static_cast<std::size_t>(std::max(1, room / 2)), ' ') + middle +
          std::string(static_cast<std::size_t>(std::max(1, room - room / 2)), ' ') + right + "\n";
   return out;
@@ -216,8 +231,12 @@ std::string sparkline(const std::vector<double>& values) {
     if (std::isfinite(v)) low = std::min(low, v), high = std::max(high, v);
   std::string out;
   for (const double v : values) {
-    if (!std::isfinite(v)) out += " ";
-    else out += kLevels[high > low ? std::min<std::size_t>(static_cast<std::size_t>((v - low) / (high - low) * 8), 7) : 3];
+    if (!std::isfinite(v))
+      out += " ";
+    else
+      out += kLevels[high > low
+                         ? std::min<std::size_t>(static_cast<std::size_t>((v - low) / (high - low) * 8), 7)
+                         : 3];
   }
   return out;
 }

@@ -14,8 +14,8 @@ std::string text_plot(const BarChart& plot, int bar_width = 40);
 /// One line per bin.
 std::string text_plot(const Histogram& plot, int bar_width = 40);
 
-/// Two columns per cell, shaded from light to dark ("  ", "░░", "▒▒", "▓▓", "██"); row labels on the left, column
-/// labels numbered below when they do not fit.
+/// Two columns per cell, shaded from light to dark ("  ", "░░", "▒▒", "▓▓", "██"); row labels on the left,
+/// column labels numbered below when they do not fit.
 std::string text_plot(const HeatMap& plot);
 
 /// The curves with dots of braille (2 x 4 per character), the y axis on the left.

@@ -21,7 +21,9 @@ TEST(Exercise_0_3, SmallNumbers) {
 }
 
 // A stub must not pass for one that throws.
-TEST(Exercise_0_3, RefusesNegativeNumbers) { EXPECT_ANY_THROW(ch00::factorial(-1)); }
+TEST(Exercise_0_3, RefusesNegativeNumbers) {
+  EXPECT_ANY_THROW(ch00::factorial(-1));
+}
 
 }  // namespace
 }  // namespace llm::exercises

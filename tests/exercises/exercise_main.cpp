@@ -1,10 +1,11 @@
 // Runs the exercises of one chapter and says of each: done, wrong or not started.
 //
-//   ch03_exercises --hints ch03_attention/hints.md --file ch03_attention/exercises.cpp [--only 3.2] [--brief | --report]
+//   ch03_exercises --hints ch03_attention/hints.md --file ch03_attention/exercises.cpp [--only 3.2] [--brief
+//   | --report]
 //
-// Every exercise runs in a child process with a time limit, so that a crash or an endless loop in one is a result like
-// any other. --report prints a line per exercise for other programs: number, state, message, separated by tabs. The
-// exit code is 0 if all (asked for) are done, 1 if not, 2 if it was called wrongly.
+// Every exercise runs in a child process with a time limit, so that a crash or an endless loop in one is a
+// result like any other. --report prints a line per exercise for other programs: number, state, message,
+// separated by tabs. The exit code is 0 if all (asked for) are done, 1 if not, 2 if it was called wrongly.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <malloc.h>
@@ -129,7 +130,8 @@ void take_failure(Result& result, const std::string& test, std::string text) {
   static const std::string kThrown = "C++ exception with description \"";
   if (text.rfind(kThrown, 0) == 0) {
     const std::size_t end = text.rfind("\" thrown in");
-    text = "it threw an error: " + text.substr(kThrown.size(), end == std::string::npos ? end : end - kThrown.size());
+    text = "it threw an error: " +
+           text.substr(kThrown.size(), end == std::string::npos ? end : end - kThrown.size());
   } else if (text.rfind("Unknown C++ exception", 0) == 0) {
     text = "it threw something that is no std::exception";
   }
@@ -140,8 +142,10 @@ std::string last_line_of(std::FILE* file) {
   std::rewind(file);
   std::string line, last;
   for (int c = std::fgetc(file); c != EOF; c = std::fgetc(file)) {
-    if (c != '\n') line += static_cast<char>(c);
-    else if (!line.empty()) last = std::exchange(line, "");
+    if (c != '\n')
+      line += static_cast<char>(c);
+    else if (!line.empty())
+      last = std::exchange(line, "");
   }
   return line.empty() ? last : line;
 }
@@ -149,16 +153,21 @@ std::string last_line_of(std::FILE* file) {
 std::string describe_crash(int signal, const std::string& said) {
   const std::size_t assertion = said.find("Assertion '");
   if (assertion != std::string::npos) {
-    const std::string condition = said.substr(assertion + 11, said.find('\'', assertion + 11) - assertion - 11);
+    const std::string condition =
+        said.substr(assertion + 11, said.find('\'', assertion + 11) - assertion - 11);
     if (condition.find("this->size()") != std::string::npos || condition.find("size()") != std::string::npos)
       return "it crashed: an index outside of a vector, span or string (" + condition + " does not hold)";
     return "it crashed: the standard library asserts " + condition;
   }
   switch (signal) {
-    case SIGSEGV: return "it crashed (segmentation fault): most often an index outside of an array";
-    case SIGFPE: return "it crashed (SIGFPE): a division of integers by zero?";
-    case SIGABRT: return "it crashed (abort)" + (said.empty() ? "" : ": " + said.substr(0, 200));
-    default: return fmt::format("it was stopped by signal {} ({})", signal, strsignal(signal));
+    case SIGSEGV:
+      return "it crashed (segmentation fault): most often an index outside of an array";
+    case SIGFPE:
+      return "it crashed (SIGFPE): a division of integers by zero?";
+    case SIGABRT:
+      return "it crashed (abort)" + (said.empty() ? "" : ": " + said.substr(0, 200));
+    default:
+      return fmt::format("it was stopped by signal {} ({})", signal, strsignal(signal));
   }
 }
 
@@ -200,7 +209,8 @@ Result run(const Exercise& exercise, const Options& options) {
         continue;
       }
       const std::size_t a = line.find('\t'), b = line.find('\t', a + 1);
-      const std::string event = line.substr(0, a), test = line.substr(a + 1, b - a - 1), text = line.substr(b + 1);
+      const std::string event = line.substr(0, a), test = line.substr(a + 1, b - a - 1),
+                        text = line.substr(b + 1);
       line.clear();
       if (event == "start") running = test;
       if (event == "stub") stub = true;
@@ -223,12 +233,15 @@ Result run(const Exercise& exercise, const Options& options) {
   std::fclose(errors);
 
   if (timed_out) {
-    take_failure(result, running, fmt::format("it ran longer than {:g} seconds: does a loop never end?", options.seconds));
+    take_failure(result, running,
+                 fmt::format("it ran longer than {:g} seconds: does a loop never end?", options.seconds));
   } else if (WIFSIGNALED(status)) {
     take_failure(result, running, describe_crash(WTERMSIG(status), said));
   } else if (!stub && result.state == State::done) {
     if (!running.empty() || WEXITSTATUS(status) != 0)
-      take_failure(result, running, fmt::format("the process ended with exit code {}: does the code call exit?", WEXITSTATUS(status)));
+      take_failure(
+          result, running,
+          fmt::format("the process ended with exit code {}: does the code call exit?", WEXITSTATUS(status)));
     else if (result.passed == 0)
       take_failure(result, "", "no test ran");
   }
@@ -258,7 +271,8 @@ std::vector<Exercise> find_exercises(const Titles& titles) {
   for (int i = 0; i < unit.total_test_suite_count(); ++i) {
     const std::string suite = unit.GetTestSuite(i)->name();
     int chapter = 0, number = 0, end = 0;
-    check(std::sscanf(suite.c_str(), "Exercise_%d_%d%n", &chapter, &number, &end) == 2 && suite.size() == static_cast<std::size_t>(end),
+    check(std::sscanf(suite.c_str(), "Exercise_%d_%d%n", &chapter, &number, &end) == 2 &&
+              suite.size() == static_cast<std::size_t>(end),
           "the test suite {} must be named as Exercise_3_2", suite);
     Exercise exercise{fmt::format("{}.{}", chapter, number), suite, ""};
     const auto title = titles.find(exercise.number);
@@ -266,7 +280,8 @@ std::vector<Exercise> find_exercises(const Titles& titles) {
     exercises.push_back(exercise);
   }
   std::sort(exercises.begin(), exercises.end(), [](const Exercise& a, const Exercise& b) {
-    return std::stoi(a.number.substr(a.number.find('.') + 1)) < std::stoi(b.number.substr(b.number.find('.') + 1));
+    return std::stoi(a.number.substr(a.number.find('.') + 1)) <
+           std::stoi(b.number.substr(b.number.find('.') + 1));
   });
   return exercises;
 }
@@ -277,7 +292,8 @@ struct Colors {
 
 Colors colors() {
   const char* term = std::getenv("TERM");
-  if (isatty(STDOUT_FILENO) != 1 || std::getenv("NO_COLOR") || !term || std::string(term) == "dumb") return {};
+  if (isatty(STDOUT_FILENO) != 1 || std::getenv("NO_COLOR") || !term || std::string(term) == "dumb")
+    return {};
   return {"\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[1m", "\x1b[0m"};
 }
 
@@ -297,11 +313,13 @@ void print_result(const Exercise& exercise, const Result& result, const Colors& 
   }
 }
 
-void print_summary(const std::vector<Exercise>& exercises, const std::vector<Result>& results, const Options& options,
-                   const Colors& c) {
-  const auto done = std::count_if(results.begin(), results.end(), [](const Result& r) { return r.state == State::done; });
+void print_summary(const std::vector<Exercise>& exercises, const std::vector<Result>& results,
+                   const Options& options, const Colors& c) {
+  const auto done =
+      std::count_if(results.begin(), results.end(), [](const Result& r) { return r.state == State::done; });
   if (done == static_cast<std::ptrdiff_t>(results.size())) {
-    fmt::print("\n{}{}{}\n", c.bold, results.size() == 1 ? "Done." : fmt::format("All {} done.", results.size()), c.off);
+    fmt::print("\n{}{}{}\n", c.bold,
+               results.size() == 1 ? "Done." : fmt::format("All {} done.", results.size()), c.off);
     return;
   }
   std::size_t next = 0;  // the first wrong one, else the first not started
@@ -310,9 +328,11 @@ void print_summary(const std::vector<Exercise>& exercises, const std::vector<Res
     for (next = 0; results[next].state != State::not_started;) ++next;
   const Exercise& exercise = exercises[next];
   if (results.size() > 1) fmt::print("\n{} of {} done.", done, results.size());
-  fmt::print("{}{}: {}{}{} in {}; ./book hint {} helps; then ./book check {}.\n", results.size() > 1 ? " " : "\n",
-             results[next].state == State::wrong ? "Correct" : "Next", c.bold, exercise.number + (exercise.title.empty() ? "" : " " + exercise.title), c.off,
-             options.learner_file.empty() ? "exercises.cpp" : options.learner_file, exercise.number, exercise.number);
+  fmt::print("{}{}: {}{}{} in {}; ./book hint {} helps; then ./book check {}.\n",
+             results.size() > 1 ? " " : "\n", results[next].state == State::wrong ? "Correct" : "Next",
+             c.bold, exercise.number + (exercise.title.empty() ? "" : " " + exercise.title), c.off,
+             options.learner_file.empty() ? "exercises.cpp" : options.learner_file, exercise.number,
+             exercise.number);
 }
 
 int run_all(const Options& options) {
@@ -332,7 +352,9 @@ int run_all(const Options& options) {
     const Result& result = results.back();
     all_done = all_done && result.state == State::done;
     if (options.report) {
-      const char* state = result.state == State::done ? "done" : result.state == State::wrong ? "wrong" : "not started";
+      const char* state = result.state == State::done    ? "done"
+                          : result.state == State::wrong ? "wrong"
+                                                         : "not started";
       fmt::print("{}\t{}\t{}\t{}: {}\n", exercise.number, state, exercise.title, result.test, result.message);
     } else if (!options.brief) {
       print_result(exercise, result, c);
@@ -342,8 +364,11 @@ int run_all(const Options& options) {
   if (options.brief) {
     std::string marks;
     for (const Result& r : results)
-      marks += r.state == State::done ? c.green + "✓" + c.off : r.state == State::wrong ? c.red + "✗" + c.off : c.dim + "○" + c.off;
-    const auto done = std::count_if(results.begin(), results.end(), [](const Result& r) { return r.state == State::done; });
+      marks += r.state == State::done    ? c.green + "✓" + c.off
+               : r.state == State::wrong ? c.red + "✗" + c.off
+                                         : c.dim + "○" + c.off;
+    const auto done =
+        std::count_if(results.begin(), results.end(), [](const Result& r) { return r.state == State::done; });
     fmt::print("{}  {} of {} done\n", marks, done, results.size());
   } else if (!options.report) {
     print_summary(exercises, results, options, c);
@@ -353,7 +378,9 @@ int run_all(const Options& options) {
 
 }  // namespace
 
-void note_not_started() { met_a_stub = true; }
+void note_not_started() {
+  met_a_stub = true;
+}
 
 }  // namespace llm::exercises
 
@@ -364,12 +391,18 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const auto value = [&] { return i + 1 < argc ? argv[++i] : ""; };
-    if (word == "--hints") options.hints_file = value();
-    else if (word == "--file") options.learner_file = value();
-    else if (word == "--only") options.only = value();
-    else if (word == "--seconds") options.seconds = std::atof(value());
-    else if (word == "--brief") options.brief = true;
-    else if (word == "--report") options.report = true;
+    if (word == "--hints")
+      options.hints_file = value();
+    else if (word == "--file")
+      options.learner_file = value();
+    else if (word == "--only")
+      options.only = value();
+    else if (word == "--seconds")
+      options.seconds = std::atof(value());
+    else if (word == "--brief")
+      options.brief = true;
+    else if (word == "--report")
+      options.report = true;
     else {
       fmt::print(stderr, "unknown option {}\n", word);
       return 2;

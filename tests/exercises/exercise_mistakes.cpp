@@ -1,8 +1,9 @@
-// The proof that the tests of exercises cannot be fooled: with the stubs every exercise is not started, and with each
-// typical mistake of a chNN.mistakes file (README.md beside this file) exactly its exercise is wrong.
+// The proof that the tests of exercises cannot be fooled: with the stubs every exercise is not started, and
+// with each typical mistake of a chNN.mistakes file (README.md beside this file) exactly its exercise is
+// wrong.
 //
-//   exercise_mistakes edit FILE.mistakes INDEX SOLUTIONS.cpp OUT.cpp      solutions with mistake INDEX (from 1) made
-//   exercise_mistakes judge FILE.mistakes SOLUTIONS_EXE STUBS_EXE MUTANT_EXE_PREFIX
+//   exercise_mistakes edit FILE.mistakes INDEX SOLUTIONS.cpp OUT.cpp      solutions with mistake INDEX (from
+//   1) made exercise_mistakes judge FILE.mistakes SOLUTIONS_EXE STUBS_EXE MUTANT_EXE_PREFIX
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -61,29 +62,32 @@ std::vector<Mistake> parse_mistakes(const std::string& path) {
     } else if (part) {
       *part += line + "\n";
     } else {
-      check(line.empty() || line[0] == '#', "{}:{}: expected a comment, '=== NUMBER NAME' or '--- find', found '{}'", path,
-            number, line);
+      check(line.empty() || line[0] == '#',
+            "{}:{}: expected a comment, '=== NUMBER NAME' or '--- find', found '{}'", path, number, line);
     }
   }
   for (Mistake& mistake : mistakes) {
     mistake.find = trimmed(mistake.find);
     mistake.replace = trimmed(mistake.replace);
     check(!mistake.find.empty(), "{}:{}: mistake '{}' has no text to find", path, mistake.line, mistake.name);
-    check(mistake.find != mistake.replace, "{}:{}: mistake '{}' changes nothing", path, mistake.line, mistake.name);
+    check(mistake.find != mistake.replace, "{}:{}: mistake '{}' changes nothing", path, mistake.line,
+          mistake.name);
   }
   return mistakes;
 }
 
-void edit(const std::string& mistakes_file, std::size_t index, const std::string& solutions, const std::string& out) {
+void edit(const std::string& mistakes_file, std::size_t index, const std::string& solutions,
+          const std::string& out) {
   const std::vector<Mistake> mistakes = parse_mistakes(mistakes_file);
-  check(index >= 1 && index <= mistakes.size(), "{} has {} mistakes, there is no number {}", mistakes_file, mistakes.size(),
-        index);
+  check(index >= 1 && index <= mistakes.size(), "{} has {} mistakes, there is no number {}", mistakes_file,
+        mistakes.size(), index);
   const Mistake& mistake = mistakes[index - 1];
   std::string text = read_file(solutions);
   const std::size_t at = text.find(mistake.find);
-  check(at != std::string::npos, "{}:{}: the text to find is not in {}", mistakes_file, mistake.line, solutions);
-  check(text.find(mistake.find, at + 1) == std::string::npos, "{}:{}: the text to find stands in {} more than once",
-        mistakes_file, mistake.line, solutions);
+  check(at != std::string::npos, "{}:{}: the text to find is not in {}", mistakes_file, mistake.line,
+        solutions);
+  check(text.find(mistake.find, at + 1) == std::string::npos,
+        "{}:{}: the text to find stands in {} more than once", mistakes_file, mistake.line, solutions);
   text.replace(at, mistake.find.size(), mistake.replace);
   write_file(out, text);
 }
@@ -105,13 +109,16 @@ std::map<std::string, Verdict> verdicts_of(const std::string& program, double se
     }
     std::vector<std::string> fields(1);
     for (const char d : line)
-      if (d == '\t') fields.emplace_back();
-      else fields.back() += d;
+      if (d == '\t')
+        fields.emplace_back();
+      else
+        fields.back() += d;
     if (fields.size() == 4) verdicts[fields[0]] = {fields[1], fields[3]};
     line.clear();
   }
   const int status = pclose(output);
-  check(!verdicts.empty(), "{} reported nothing (exit code {})", program, WIFEXITED(status) ? WEXITSTATUS(status) : -1);
+  check(!verdicts.empty(), "{} reported nothing (exit code {})", program,
+        WIFEXITED(status) ? WEXITSTATUS(status) : -1);
   return verdicts;
 }
 
@@ -127,16 +134,21 @@ int judge(const std::string& mistakes_file, const std::string& solutions, const 
 
   const auto solved = verdicts_of(solutions, 60);
   for (const auto& [number, v] : solved)
-    verdict(v.state == "done", fmt::format("{} solution: {}{}", number, v.state, v.state == "done" ? "" : " – " + v.message));
+    verdict(v.state == "done",
+            fmt::format("{} solution: {}{}", number, v.state, v.state == "done" ? "" : " – " + v.message));
 
-  // Where a learner works, exercises.cpp holds answers, or does not even compile: that is no failure, except in CI.
+  // Where a learner works, exercises.cpp holds answers, or does not even compile: that is no failure, except
+  // in CI.
   const bool learning = std::getenv("CI") == nullptr;
   if (!std::filesystem::exists(stubs)) {
-    if (!learning) verdict(false, fmt::format("the stubs' program {} has not been built; its target is `learner`", stubs));
+    if (!learning)
+      verdict(false, fmt::format("the stubs' program {} has not been built; its target is `learner`", stubs));
   } else {
     for (const auto& [number, v] : verdicts_of(stubs, 60)) {
-      if (v.state != "not started" && learning) fmt::print("note   {} has been worked on: {}\n", number, v.state);
-      else verdict(v.state == "not started", fmt::format("{} stub: {}", number, v.state));
+      if (v.state != "not started" && learning)
+        fmt::print("note   {} has been worked on: {}\n", number, v.state);
+      else
+        verdict(v.state == "not started", fmt::format("{} stub: {}", number, v.state));
     }
   }
 
@@ -149,12 +161,15 @@ int judge(const std::string& mistakes_file, const std::string& solutions, const 
     if (!solved.contains(mistake.exercise)) trouble = "there is no such exercise";
     for (const auto& [number, v] : found)
       if ((v.state == "wrong") != (number == mistake.exercise))
-        trouble = number == mistake.exercise ? "the tests accept it" : fmt::format("the tests find {} wrong: {}", number, v.message);
+        trouble = number == mistake.exercise ? "the tests accept it"
+                                             : fmt::format("the tests find {} wrong: {}", number, v.message);
     const std::string message = found.contains(mistake.exercise) ? found.at(mistake.exercise).message : "";
-    verdict(trouble.empty(), fmt::format("{} mistake '{}': {}", mistake.exercise, mistake.name, trouble.empty() ? message : trouble));
+    verdict(trouble.empty(), fmt::format("{} mistake '{}': {}", mistake.exercise, mistake.name,
+                                         trouble.empty() ? message : trouble));
   }
   for (const auto& [number, v] : solved)
-    if (!covered.contains(number)) verdict(false, fmt::format("{} has no mistake in {}", number, mistakes_file));
+    if (!covered.contains(number))
+      verdict(false, fmt::format("{} has no mistake in {}", number, mistakes_file));
 
   fmt::print("{} passed, {} failed\n", passed, failed);
   return failed == 0 ? 0 : 1;
@@ -170,9 +185,11 @@ int main(int argc, char** argv) {
       llm::exercises::edit(words[1], std::strtoul(words[2].c_str(), nullptr, 10), words[3], words[4]);
       return 0;
     }
-    if (words.size() == 5 && words[0] == "judge") return llm::exercises::judge(words[1], words[2], words[3], words[4]);
-    fmt::print(stderr, "usage: exercise_mistakes edit MISTAKES INDEX SOLUTIONS.cpp OUT.cpp\n"
-                       "       exercise_mistakes judge MISTAKES SOLUTIONS_EXE STUBS_EXE MUTANT_EXE_PREFIX\n");
+    if (words.size() == 5 && words[0] == "judge")
+      return llm::exercises::judge(words[1], words[2], words[3], words[4]);
+    fmt::print(stderr,
+               "usage: exercise_mistakes edit MISTAKES INDEX SOLUTIONS.cpp OUT.cpp\n"
+               "       exercise_mistakes judge MISTAKES SOLUTIONS_EXE STUBS_EXE MUTANT_EXE_PREFIX\n");
     return 2;
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());

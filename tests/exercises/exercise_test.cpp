@@ -39,7 +39,8 @@ template <typename T>
 void compare(std::span<const T> got, std::span<const T> expected, const Shape& shape, std::string_view hint,
              const Tolerance& tolerance) {
   if (got.size() != expected.size())
-    return report_difference("the number of elements", fmt::format("{}", expected.size()), fmt::format("{}", got.size()), hint);
+    return report_difference("the number of elements", fmt::format("{}", expected.size()),
+                             fmt::format("{}", got.size()), hint);
   for (std::size_t i = 0; i < got.size(); ++i) {
     if (agree(got[i], expected[i], tolerance)) continue;
     const auto [e, g] = digits(expected[i], got[i]);
@@ -58,27 +59,37 @@ std::string quoted(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
     if (out.size() > 120) return out + "...";
-    if (c == '\n') out += "\\n";
-    else if (c == '\t') out += "\\t";
-    else if (c == '\r') out += "\\r";
-    else if (c == '"' || c == '\\') out += '\\', out += c;
-    else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    else out += c;
+    if (c == '\n')
+      out += "\\n";
+    else if (c == '\t')
+      out += "\\t";
+    else if (c == '\r')
+      out += "\\r";
+    else if (c == '"' || c == '\\')
+      out += '\\', out += c;
+    else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    else
+      out += c;
   }
   return out + "\"";
 }
 
-void report_difference(std::string_view where, std::string_view expected, std::string_view got, std::string_view hint) {
-  ADD_FAILURE() << where << ": expected " << expected << ", got " << got << (hint.empty() ? "" : kHintMark) << hint;
+void report_difference(std::string_view where, std::string_view expected, std::string_view got,
+                       std::string_view hint) {
+  ADD_FAILURE() << where << ": expected " << expected << ", got " << got << (hint.empty() ? "" : kHintMark)
+                << hint;
 }
 
-void expect_close(double got, double expected, std::string_view hint, Tolerance tolerance, std::string_view what) {
+void expect_close(double got, double expected, std::string_view hint, Tolerance tolerance,
+                  std::string_view what) {
   if (agree(got, expected, tolerance)) return;
   const auto [e, g] = digits(expected, got);
   report_difference(what, e, g, hint);
 }
 
-void expect_close(std::span<const float> got, std::span<const float> expected, std::string_view hint, Tolerance tolerance) {
+void expect_close(std::span<const float> got, std::span<const float> expected, std::string_view hint,
+                  Tolerance tolerance) {
   compare(got, expected, {}, hint, tolerance);
 }
 
@@ -87,8 +98,8 @@ void expect_close(std::span<const double> got, std::span<const double> expected,
   compare(got, expected, {}, hint, tolerance);
 }
 
-void expect_close(std::span<const float> got, std::span<const float> expected, const Shape& shape, std::string_view hint,
-                  Tolerance tolerance) {
+void expect_close(std::span<const float> got, std::span<const float> expected, const Shape& shape,
+                  std::string_view hint, Tolerance tolerance) {
   compare(got, expected, shape, hint, tolerance);
 }
 

@@ -1,0 +1,16 @@
+# The CUDA compiler, for the preset `cuda`. Architectures: A100 and H100 unless others are asked for, as in
+# -DCMAKE_CUDA_ARCHITECTURES=native.
+if(NOT DEFINED CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  find_program(nvcc nvcc HINTS /usr/local/cuda/bin /opt/cuda/bin NO_CACHE)
+  if(NOT nvcc)
+    message(FATAL_ERROR "LLM_CUDA is on, but there is no nvcc; install the CUDA Toolkit or use the preset cpu")
+  endif()
+  set(CMAKE_CUDA_COMPILER ${nvcc})
+endif()
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 80;90a)
+endif()
+enable_language(CUDA)
+set(CMAKE_CUDA_STANDARD 20)
+find_package(CUDAToolkit REQUIRED)
+message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} for architectures ${CMAKE_CUDA_ARCHITECTURES}")
