@@ -11,6 +11,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   # g++ 12 sees overlapping copies in std::string where there are none (GCC bug 105329).
   target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
+if(LLM_CUDA)
+  # By hand: CMake 3.25 does not know yet that nvcc has C++20, nor fmt 9 that nvcc has constexpr.
+  target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-DFMT_USE_CONSTEXPR=1>)
+endif()
 if(LLM_NATIVE)
   target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
 endif()
