@@ -10,6 +10,7 @@
 #include "common/core/error.h"
 #include "common/core/file.h"
 #include "common/tokenizer/config_file.h"
+#include "common/tokenizer/tokenizer.h"
 
 namespace llm {
 namespace {
@@ -78,6 +79,7 @@ void check_bpe_model(const BpeModel& model, std::string_view source) {
     special[static_cast<std::size_t>(id)] = true;
   }
   std::unordered_set<std::string_view> seen;
+  seen.reserve(model.tokens.size());
   std::array<bool, 256> has_byte{};
   for (std::size_t id = 0; id < model.tokens.size(); ++id) {
     const std::string& token = model.tokens[id];
@@ -89,6 +91,7 @@ void check_bpe_model(const BpeModel& model, std::string_view source) {
   const auto missing = std::find(has_byte.begin(), has_byte.end(), false) - has_byte.begin();
   check(missing == 256, "{}: the byte {} has no token; byte-level BPE needs all 256", source, missing);
   std::unordered_set<std::uint64_t> pairs;
+  pairs.reserve(model.merges.size());
   for (std::size_t rank = 0; rank < model.merges.size(); ++rank) {
     const BpeMerge& m = model.merges[rank];
     for (const std::int32_t id : {m.left, m.right, m.result})
@@ -109,7 +112,7 @@ void check_bpe_model(const BpeModel& model, std::string_view source) {
 }
 
 BpeModel read_bpe_files(const std::filesystem::path& vocab_json, const std::filesystem::path& merges_txt,
-                        const std::vector<std::string>& special_tokens) {
+                        const std::optional<std::vector<std::string>>& special_tokens) {
   BpeModel model;
   const std::vector<std::string> spellings = read_vocabulary(vocab_json);
   std::unordered_map<std::string_view, std::int32_t> ids;
@@ -117,8 +120,10 @@ BpeModel read_bpe_files(const std::filesystem::path& vocab_json, const std::file
   for (std::size_t id = 0; id < spellings.size(); ++id)
     check(ids.emplace(spellings[id], static_cast<std::int32_t>(id)).second,
           "{}: the token \"{}\" is there twice", vocab_json.string(), spellings[id]);
+  std::vector<std::string> names = special_tokens.value_or(std::vector<std::string>{});
+  if (!special_tokens && ids.contains(kEndOfText)) names.emplace_back(kEndOfText);
   std::vector<bool> special(spellings.size());
-  for (const std::string& name : special_tokens) {
+  for (const std::string& name : names) {
     const auto at = ids.find(name);
     check(at != ids.end(), "{} has no token \"{}\", which should be a special token", vocab_json.string(),
           name);

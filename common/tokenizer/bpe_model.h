@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,11 +43,12 @@ std::string spell_bytes(std::string_view bytes);
 /// The bytes of a spelling. Error if a character is not in the table.
 std::string unspell_bytes(std::string_view spelling);
 
-/// Reads vocab.json and merges.txt. `special_tokens` are names that must be in the vocabulary. Error (one
-/// sentence) if a file is missing or malformed, ids are not 0 ... n - 1 each once, one of the 256 bytes has
-/// no token, or a merge names or makes a token that is not there.
+/// Reads vocab.json and merges.txt. `special_tokens` are names that must be in the vocabulary; nullopt stands
+/// for
+/// <|endoftext|> if it is there. Error (one sentence) if a file is missing or malformed, ids are not 0 ... n
+/// - 1 each once, one of the 256 bytes has no token, or a merge names or makes a token that is not there.
 BpeModel read_bpe_files(const std::filesystem::path& vocab_json, const std::filesystem::path& merges_txt,
-                        const std::vector<std::string>& special_tokens);
+                        const std::optional<std::vector<std::string>>& special_tokens);
 
 /// Writes vocab.json and merges.txt into `folder`, as Hugging Face's GPT2Tokenizer reads them.
 void write_bpe_files(const BpeModel& model, const std::filesystem::path& folder);

@@ -1,6 +1,4 @@
 // A tokenizer of any kind from its folder. See tokenizer.h.
-#include <algorithm>
-
 #include "common/core/error.h"
 #include "common/tokenizer/bpe_tokenizer.h"
 #include "common/tokenizer/config_file.h"
@@ -11,13 +9,11 @@ namespace llm {
 namespace {
 
 std::unique_ptr<Tokenizer> load_bpe(const std::filesystem::path& folder, const TokenizerConfig& config) {
-  const std::filesystem::path vocab = folder / "vocab.json";
-  std::vector<std::string> special = config.special_tokens;
-  if (config.kind.empty() && special.empty()) {
-    const std::vector<std::string> tokens = read_vocabulary(vocab);
-    if (std::find(tokens.begin(), tokens.end(), kEndOfText) != tokens.end()) special.emplace_back(kEndOfText);
-  }
-  return std::make_unique<BpeTokenizer>(read_bpe_files(vocab, folder / "merges.txt", special));
+  std::optional<std::vector<std::string>> special = config.special_tokens;
+  if (config.kind.empty() && special->empty())
+    special = std::nullopt;  // not our configuration: whatever is there
+  return std::make_unique<BpeTokenizer>(
+      read_bpe_files(folder / "vocab.json", folder / "merges.txt", special));
 }
 
 std::unique_ptr<Tokenizer> load_char(const std::filesystem::path& folder) {
