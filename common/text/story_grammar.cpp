@@ -52,16 +52,19 @@ void ending(Voice& voice, bool happy) {
           {2, "{Hero} was {glad} and {vow.did}, just as {hero.he} had said."},
           {2, "That {daytime} a very {glad} {hero.kind} {vow.did}."},
           {2, "Then {hero} and {friend} {vow.did}, and both were {glad}."},
-          {1, "\"Now I can {use}!\" said {hero}. {Hero.he} was {glad} and {vow.did}."},
-      }};
+          {1, "{Hero} {vow.did}, {glad} to {use} at last."},
+      },
+      {{kHero, "{found} is glad of the {thing} that {hero} wanted and got"},
+       {kFriend, "{found} shares the joy of {hero}, but it was {friend} who helped"}}};
   static const Beat sad{"how sad {hero} is without the {thing}",
                         {
                             {3, "{Hero} was {sad} and did not {vow}."},
                             {2, "So nobody {vow.did} that {daytime}, and {hero} was {sad}."},
                             {2, "\"Then I will not {vow},\" said {hero}, who was {sad}."},
                             {2, "{Hero} went home without the {colour} {thing}, and {hero.he} was {sad}."},
-                            {1, "A {sad} {hero.kind} cannot {use}, and cannot {vow}."},
-                        }};
+                            {1, "And a {sad} {hero.kind} cannot {use}, or {vow}."},
+                        },
+                        {{kHero, "{found} is sad for the {thing} that {hero} wanted and did not get"}}};
   voice.tell(happy ? glad : sad);
 }
 
@@ -102,12 +105,12 @@ Ending barter(Voice& voice) {
                          {{kFriend, "{found} gives away the {thing} that {friend} holds"},
                           {kHero, "{found} gets the {thing}, but it was {hero} who brought the {gift}"},
                           {kGift, "{hero} brought a {gift}, but {friend} gets a {found}"},
-                          {kThing, "{friend} gives away a {found}, but holds a {thing}"}}};
+                          {kThing, "{friend} gives away the {found}, but holds the {thing}"}}};
   static const Beat no_deal{"how {friend} keeps the {thing}, since a {brought} is not a {gift}",
                             {
                                 {2, "\"A {brought} is not a {gift},\" said {friend}, and kept the {thing}."},
                                 {2, "{Friend} wanted a {gift}, not a {brought}, and kept the {thing}."},
-                                {1, "\"Is this a {gift}?\" asked {friend}, and kept the {thing}."},
+                                {1, "\"Is that a {gift}?\" asked {friend}, and kept the {thing}."},
                             },
                             {{kFriend, "{found} keeps the {thing} that {friend} holds"}}};
   const bool right = voice.tell(fetch) == kRight;
@@ -119,32 +122,30 @@ Ending barter(Voice& voice) {
 /// The friend asks for a bit of fun, and the hero does that or something else.
 Ending dare(Voice& voice) {
   enum { kRight, kWrong };
-  static const Beat act{
-      "what {hero} does when {friend} asks {hero.him} to {dare}",
-      {
-          {2, "So {hero} {dare.did}.", kRight},
-          {1, "{Hero} laughed and {dare.did}.", kRight},
-          {1, "At once {hero.he} {dare.did}.", kRight},
-          {2, "So {hero} {done.did}.", kWrong},
-          {1, "{Hero} laughed and {done.did}.", kWrong},
-          {1, "At once {hero.he} {done.did}.", kWrong},
-      },
-      {{kHero, "{friend} asked {hero}, but here it is {found} who does it"},
-       {kDone, "{hero} promised to {vow} when {hero.he} has the {thing}, and that is too early now"}}};
+  static const Beat act{"what {hero} does when {friend} asks {hero.him} to {dare}",
+                        {
+                            {2, "So {hero} {dare.did}.", kRight},
+                            {1, "{Hero} laughed and {dare.did}.", kRight},
+                            {1, "At once {hero.he} {dare.did}.", kRight},
+                            {2, "So {hero} {done.did}.", kWrong},
+                            {1, "{Hero} laughed and {done.did}.", kWrong},
+                            {1, "At once {hero.he} {done.did}.", kWrong},
+                        },
+                        {{kHero, "{friend} asked {hero}, but here it is {found} who does it"}}};
   static const Beat deal{"how {friend} gives {hero} the {thing}",
                          {
                              {2, "{Friend} laughed and gave {hero} the {thing}."},
                              {2, "\"Well done,\" said {friend}, and {hero} got the {colour} {thing}."},
-                             {1, "\"Very good!\" said {friend}, and gave {hero.him} the {thing}."},
+                             {1, "\"Well done!\" said {friend}, and gave {hero.him} the {thing}."},
                          },
                          {{kFriend, "{found} gives away the {thing} that {friend} holds"},
                           {kHero, "{found} gets the {thing}, but it was {hero} who earned it"},
-                          {kThing, "{friend} gives away a {found}, but holds a {thing}"}}};
+                          {kThing, "{friend} gives away the {found}, but holds the {thing}"}}};
   static const Beat no_deal{"how {friend} keeps the {thing}, since {hero} did not {dare}",
                             {
                                 {2, "\"I asked you to {dare}!\" said {friend}, and kept the {thing}."},
                                 {2, "{Friend} had said to {dare}, and kept the {thing}."},
-                                {1, "\"You should {dare},\" said {friend}, and kept the {thing}."},
+                                {1, "\"I said to {dare},\" said {friend}, and kept the {thing}."},
                             },
                             {{kFriend, "{found} keeps the {thing} that {friend} holds"}}};
   const bool right = voice.tell(act) == kRight;
@@ -241,8 +242,7 @@ Ending lost(Voice& voice) {
           {1, "{Hero} {move} away to look {goal.at}.", kElsewhere},
       },
       {{kHero, "{hero} wants the {thing}, but here it is {found} who goes to look for it"},
-       {kThere, "{hero} is {here.at} already, and cannot go there"},
-       {kGoal, "{hero} is {here.at} already, and cannot go there"}}};
+       {kThere, "{hero} is {here.at} already, and cannot go there"}}};
   static const Beat found{"how {hero} finds the {thing} {there.at}",
                           {
                               {2, "There was the {thing}, next to a {junk}."},

@@ -22,9 +22,9 @@ bool is_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-/// Some bytes of the text for a person to look at: to the end of the sentence, at most 40.
+/// Some bytes of the text for a person to look at: to the end of the sentence, at most 60.
 std::string excerpt(std::string_view text) {
-  constexpr std::size_t kMost = 40;
+  constexpr std::size_t kMost = 60;
   const std::string_view head = text.substr(0, kMost);
   const std::size_t stop = head.find_first_of(".!?");
   std::string out;
@@ -101,11 +101,15 @@ Meaning understand(const Pattern& pattern, const Match& match, const World& befo
       seen[j] = true;
       words &= match.found[j].words;
       if (words != 0) continue;
-      // Of two mentions that contradict each other, the one of the word itself tells who is meant.
-      for (std::size_t k = i; k < j; ++k)
-        if (pattern.slots[k].role == role && pattern.slots[k].column == 0 && !meaning.world.knows(role))
-          meaning.world.word[role] = static_cast<std::int8_t>(std::countr_zero(match.found[k].words));
       meaning.untrue = j;
+      // Of two mentions that contradict each other ("a cat named Rufus"), the word itself tells who is meant.
+      for (std::size_t k = i; k <= j && !meaning.world.knows(role); ++k) {
+        if (pattern.slots[k].role != role || pattern.slots[k].column != 0 ||
+            (match.found[k].words & possible) == 0)
+          continue;
+        meaning.world.word[role] = static_cast<std::int8_t>(std::countr_zero(match.found[k].words));
+        if (k == j) meaning.untrue = i;
+      }
       return meaning;
     }
     if (!meaning.world.knows(role)) {
@@ -125,7 +129,7 @@ std::string untrue_reason(const Beat& beat, const Slot& slot, const Match::Found
   const bool single = std::has_single_bit(found.words);
   const auto& row = table.rows[static_cast<std::size_t>(std::countr_zero(found.words))];
   const World& world = meaning.world;
-  if (!single && world.knows(slot.role) && info.kind == Kind::kName)
+  if (slot.column != 0 && world.knows(slot.role) && info.kind == Kind::kName)
     return fmt::format("{} is a {}, but the story says '{}'", world.form(slot.role), world.form(slot.role, 1),
                        found.surface);
   std::string_view words = world.knows(slot.role) ? info.not_bound_so : info.impossible;
@@ -194,7 +198,7 @@ void Reader::lost(const Beat& beat, std::size_t furthest) const {
     throw BrokenStory{fmt::format("the story stops in the middle of a sentence about {}", about),
                       text_.size()};
   const std::string_view found = text_.substr(position_ + (beats.empty() ? 0 : 1));
-  const std::string_view sentence = found.substr(0, found.substr(0, 1000).find('.'));
+  const std::string_view sentence = found.substr(0, found.substr(0, 1000).find_first_of(".!?"));
   for (const std::size_t earlier : beats)
     if (sentence.size() > 3 && text_.substr(earlier).starts_with(sentence))
       throw BrokenStory{

@@ -77,13 +77,13 @@ Tables make_tables() {
                         {"lift the cat with it"},
                         {"wake the king"},
                         {"scare the rain away"},
-                        {"wear it in the bath"},
+                        {"wear it in bed"},
                         {"hide a cake under it"},
                         {"sail it across the soup"},
                         {"take the bees to sea"},
                         {"roll it down the stairs"},
                         {"play with the king"},
-                        {"ring it at breakfast"},
+                        {"ring it at noon"},
                         {"tell the cows the time"},
                         {"read it to the cows"},
                         {"stand on it and look tall"},
@@ -98,7 +98,7 @@ Tables make_tables() {
                         {"make a tent"},
                         {"keep the snowman warm"},
                         {"wave at the sun"},
-                        {"see the back of the moon"},
+                        {"wink at the moon"},
                         {"pull a pumpkin home"},
                         {"race the wind"},
                         {"talk to the elephants"},
@@ -173,7 +173,7 @@ Tables make_tables() {
       {""},
       {{"ladder"}, {"rope"}, {"feather"}, {"key"}, {"broom"}, {"net"}, {"shovel"}, {"candle"}}};
 
-  table(Kind::kGlad) = {"a good feeling", {""}, {{"happy"}, {"glad"}, {"proud"}, {"cheerful"}}};
+  table(Kind::kGlad) = {"a good feeling", {""}, {{"happy"}, {"glad"}, {"proud"}, {"delighted"}}};
   table(Kind::kSad) = {"a bad feeling", {""}, {{"sad"}, {"cross"}, {"gloomy"}, {"grumpy"}}};
   return tables;
 }

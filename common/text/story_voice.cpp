@@ -101,18 +101,18 @@ int Narrator::tell(const Beat& beat) {
 
   if (!text.empty()) text += ' ';
   beats.push_back(text.size());
+  const World before = world;
   for (const Slot& slot : sentence->pattern.slots) {
     text += slot.before;
     int word = world[slot.role];
-    if (word >= 0) {
-      mentions.push_back({text.size(), beats.size() - 1, slot.role, &slot, word});
-    } else {
+    if (word < 0) {
       const Words possible = world.possible(slot.role);
       const int count = std::popcount(possible);
       word = nth_word(possible, random_.below(static_cast<std::uint64_t>(count)));
       log_probability += std::log(1.0 / count);
       if (role_info(slot.role).bind) world.word[slot.role] = static_cast<std::int8_t>(word);
     }
+    if (before.knows(slot.role)) mentions.push_back({text.size(), beats.size() - 1, slot.role, &slot, word});
     text += slot.surface_of(word);
   }
   text += sentence->pattern.after;

@@ -65,7 +65,7 @@ class Voice {
   std::vector<std::size_t> beats;  ///< Where each beat told so far starts in the text.
 };
 
-/// Where a story mentions a role that was bound before: the places that can be broken.
+/// Where a story mentions a role that an earlier sentence bound: a fact that can be broken.
 struct Mention {
   std::size_t offset = 0;
   std::size_t beat = 0;
@@ -81,7 +81,7 @@ class Narrator : public Voice {
   int tell(const Beat& beat) override;
 
   std::string text;
-  std::vector<Mention> mentions;  ///< Only of roles that were bound already.
+  std::vector<Mention> mentions;
 
  private:
   PhiloxSequence random_;

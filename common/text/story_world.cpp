@@ -6,8 +6,8 @@ namespace llm {
 namespace {
 
 constexpr std::array<RoleInfo, kRoleCount> kRoles = {{
-    {"hero", Kind::kName, true, "this should be {hero}, not {found}", ""},
-    {"friend", Kind::kName, true, "this should be {friend}, not {found}",
+    {"hero", Kind::kName, true, "this is the story of {hero}, but here it says {found}", ""},
+    {"friend", Kind::kName, true, "the other one in this story is {friend}, but here it says {found}",
      "{found} is the one who wants the {thing}, and cannot be the other one, too"},
     {"trait", Kind::kTrait, true, "{hero} is {trait}, not {found}", ""},
     {"weather", Kind::kWeather, true, "it is a {weather} {daytime}, not a {found} one", ""},
@@ -19,11 +19,11 @@ constexpr std::array<RoleInfo, kRoleCount> kRoles = {{
      "{hero} cannot leave for the {found}: that is where {hero.he} is"},
     {"move", Kind::kMove, false, "", ""},
     {"colour", Kind::kColour, true, "the {thing} is {colour}, not {found}", ""},
-    {"thing", Kind::kThing, true, "{hero} wants the {thing}, but here the story has a {found}", ""},
+    {"thing", Kind::kThing, true, "{hero} wants the {thing}, but here the story has the {found}", ""},
     {"use", Kind::kUse, true, "{hero} wants the {thing} to {use}, not to {found}",
-     "nobody needs a {thing} to {found}"},
+     "nobody needs the {thing} to {found}"},
     {"other_use", Kind::kUse, true, "{friend} needs the {thing} to {other_use}, not to {found}",
-     "{friend} has no use for a {thing} to {found}"},
+     "{friend} does not need the {thing} to {found}"},
     {"vow", Kind::kDeed, true, "{hero} promised to {vow}, not to {found}", ""},
     {"dare", Kind::kDeed, true, "{friend} asked {hero} to {dare}, not to {found}",
      "{hero} means to {vow} anyway, so {friend} cannot ask for that"},
