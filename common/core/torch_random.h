@@ -23,7 +23,7 @@ class TorchRandom {
   /// tensor.uniform_(low, high).
   void uniform(std::span<float> out, double low, double high);
   /// torch.randn(n), and tensor.normal_(mean, std).
-  void randn(std::span<float> out, float mean = 0.0F, float std = 1.0F);
+  void randn(std::span<float> out, double mean = 0.0, double std = 1.0);
   /// torch.randint(low, high, (n,)): uniform in {low, ..., high - 1}.
   std::vector<std::int64_t> randint(std::int64_t low, std::int64_t high, std::int64_t n);
   /// torch.empty((), dtype=torch.int64).random_(): 63 random bits.
