@@ -80,6 +80,16 @@ struct Finish {
   const float* bias;  // of this tile's first column, or null
 };
 
+/// One row of a tile that may be narrower than its vectors.
+void finish_row(float* c, const float* sums, Index columns, const Finish& finish) {
+  for (Index j = 0; j < columns; ++j) {
+    float value = sums[j];
+    if (finish.beta != 0) value += finish.beta * c[j];
+    if (finish.bias) value += finish.bias[j];
+    c[j] = value;
+  }
+}
+
 /// C (rows <= 8, columns <= 16 Vectors) from a strip of A and a panel of B.
 template <int Vectors>
 void tile(float* c, Index ldc, Index rows, Index columns, const Finish& finish, const float* a, Index a_row,
@@ -91,24 +101,26 @@ void tile(float* c, Index ldc, Index rows, Index columns, const Finish& finish, 
     strip_sums<Vectors>(total, a, a_row, 1, panel, Vectors * kLanes, depth);
   else
     strip_sums<Vectors>(total, a, 1, kStrip, panel, Vectors * kLanes, depth);
-  const bool whole = columns == Vectors * kLanes;
+  // `total` lives in registers as long as every index into it is a constant.
+  if (rows == kStrip && columns == Vectors * kLanes) {
 #pragma GCC unroll 8
-  for (Index i = 0; i < kStrip; ++i) {
-    if (i >= rows) break;
+    for (Index i = 0; i < kStrip; ++i)
 #pragma GCC unroll 3
-    for (int v = 0; v < Vectors; ++v) {
-      float* place = c + i * ldc + v * kLanes;
-      const Index count = whole ? kLanes : std::min(kLanes, columns - v * kLanes);
-      Vec value = total[i][v];
-      if (finish.beta != 0) value += finish.beta * (whole ? load(place) : load_part(place, count));
-      if (finish.bias)
-        value += whole ? load(finish.bias + v * kLanes) : load_part(finish.bias + v * kLanes, count);
-      if (whole)
+      for (int v = 0; v < Vectors; ++v) {
+        float* place = c + i * ldc + v * kLanes;
+        Vec value = total[i][v];
+        if (finish.beta != 0) value += finish.beta * load(place);
+        if (finish.bias) value += load(finish.bias + v * kLanes);
         store(place, value);
-      else
-        store_part(place, value, count);
-    }
+      }
+    return;
   }
+  float sums[kStrip * Vectors * kLanes];
+#pragma GCC unroll 8
+  for (Index i = 0; i < kStrip; ++i)
+#pragma GCC unroll 3
+    for (int v = 0; v < Vectors; ++v) store(sums + (i * Vectors + v) * kLanes, total[i][v]);
+  for (Index i = 0; i < rows; ++i) finish_row(c + i * ldc, sums + i * Vectors * kLanes, columns, finish);
 }
 
 /// Rows [row, row + rows) and columns [column, column + columns) of the product, on the calling thread.

@@ -34,7 +34,12 @@ void multiply_pieces(const Product& whole, const Library& library) {
         o.a += first * (o.transpose_a ? 1 : o.lda);
         o.c += first * o.ldc;
       }
-      library(o);
+      if (o.k > 0)
+        library(o);
+      else  // not every library takes a sum of nothing
+        for (Index row = 0; row < o.m; ++row)
+          for (Index j = 0; j < o.n; ++j)
+            o.c[row * o.ldc + j] = o.beta == 0 ? 0 : o.beta * o.c[row * o.ldc + j];
       if (!o.bias) continue;
       for (Index row = 0; row < o.m; ++row) {
         float* line = o.c + row * o.ldc;
