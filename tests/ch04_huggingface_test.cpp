@@ -112,8 +112,9 @@ TEST_F(HuggingFace, WritesExactlyTheTensorsThatTransformersWrites) {
     }
     const auto our_config = nlohmann::json::parse(read_file(folder / "config.json"));
     const auto their_config = nlohmann::json::parse(read_file(golden / "config.json"));
-    for (const char* key : {"architectures", "model_type", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head",
-                            "n_inner", "activation_function", "layer_norm_epsilon", "tie_word_embeddings"})
+    for (const char* key :
+         {"architectures", "model_type", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head",
+          "n_inner", "activation_function", "layer_norm_epsilon", "tie_word_embeddings"})
       EXPECT_EQ(our_config[key], their_config[key]) << key;
   }
 }
@@ -187,8 +188,15 @@ TEST_F(HuggingFace, RefusesConfigurationsWithASentence) {
   expect_refused("\"n_embd\" must be a whole number", [](auto& j) { j["n_embd"] = 21.5; });
   expect_refused("no multiple", [](auto& j) { j["n_head"] = 4; });
   expect_refused("layers must be from 1", [](auto& j) { j["n_layer"] = 0; });
-  expect_refused("vocabulary size must be from 1", [](auto& j) { j["vocab_size"] = 1e18; j["vocab_size"] = 1ULL << 63; });
-  expect_refused("has only", [](auto& j) { j["n_layer"] = 1000; j["n_embd"] = 99999; j["n_head"] = 1; });
+  expect_refused("vocabulary size must be from 1", [](auto& j) {
+    j["vocab_size"] = 1e18;
+    j["vocab_size"] = 1ULL << 63;
+  });
+  expect_refused("has only", [](auto& j) {
+    j["n_layer"] = 1000;
+    j["n_embd"] = 99999;
+    j["n_head"] = 1;
+  });
   expect_refused("layer_norm_epsilon\" must be a number", [](auto& j) { j["layer_norm_epsilon"] = nullptr; });
   expect_refused("activation function", [](auto& j) { j["activation_function"] = "relu"; });
   expect_refused("expected", [](auto& j) { j["vocab_size"] = 42; });
@@ -207,7 +215,8 @@ TEST_F(HuggingFace, RefusesBrokenFilesWithASentence) {
   save_huggingface(GptStage(small_config()), folder);
   const fs::path path = folder / "model.safetensors";
   const std::string whole = read_file(path);
-  for (const std::size_t size : {std::size_t{0}, std::size_t{5}, std::size_t{8}, std::size_t{300}, whole.size() - 1}) {
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{5}, std::size_t{8}, std::size_t{300}, whole.size() - 1}) {
     write_file(path, whole.substr(0, size));
     EXPECT_NE(refusal(), "accepted") << size;
   }
@@ -222,7 +231,8 @@ TEST_F(HuggingFace, RefusesBrokenFilesWithASentence) {
       {R"({"a":{)" + f32 + R"(,"data_offsets":[0,7]}})", "needs 8 bytes"},
       {R"({"a":{)" + f32 + R"(,"data_offsets":[8,16]}})", "leave a gap"},
       {R"({"a":{)" + f32 + R"(,"data_offsets":[16,8]}})", "offsets are 16 to 8"},
-      {R"({"a":{)" + f32 + R"(,"data_offsets":[0,8]},"b":{)" + f32 + R"(,"data_offsets":[4,12]}})", "overlap"},
+      {R"({"a":{)" + f32 + R"(,"data_offsets":[0,8]},"b":{)" + f32 + R"(,"data_offsets":[4,12]}})",
+       "overlap"},
       {R"({"a":{)" + f32 + R"(,"data_offsets":[0,-8]}})", "whole number"},
       {R"({"a":{)" + f32 + R"(,"data_offsets":[0]}})", "malformed"},
       {R"({"a":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}})", "unknown dtype"},
@@ -252,7 +262,8 @@ TEST_F(HuggingFace, WidensHalfPrecisionExactly) {
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits)
     if ((bits >> 10 & 31) != 31) data.append({static_cast<char>(bits), static_cast<char>(bits >> 8)});
   const std::size_t n = data.size() / 2;
-  const std::string header = nlohmann::json{{"a", {{"dtype", "F16"}, {"shape", {n}}, {"data_offsets", {0, 2 * n}}}}}.dump();
+  const std::string header =
+      nlohmann::json{{"a", {{"dtype", "F16"}, {"shape", {n}}, {"data_offsets", {0, 2 * n}}}}}.dump();
   const std::uint64_t length = header.size();
   write_file(folder / "half", std::string(reinterpret_cast<const char*>(&length), 8) + header + data);
   const SafetensorsFile file(folder / "half");
@@ -262,7 +273,8 @@ TEST_F(HuggingFace, WidensHalfPrecisionExactly) {
     const int exponent = static_cast<int>(bits >> 10 & 31);
     if (exponent == 31) continue;
     const double fraction = (bits & 0x3ff) / 1024.0;
-    const double magnitude = exponent == 0 ? std::ldexp(fraction, -14) : std::ldexp(1 + fraction, exponent - 15);
+    const double magnitude =
+        exponent == 0 ? std::ldexp(fraction, -14) : std::ldexp(1 + fraction, exponent - 15);
     ASSERT_EQ(read.data()[i++], static_cast<float>(bits & 0x8000 ? -magnitude : magnitude)) << bits;
   }
 }

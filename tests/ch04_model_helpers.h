@@ -43,7 +43,8 @@ inline Tensor read_ids(const SafetensorsFile& file, std::string_view name) {
 }
 
 /// Token ids (B, T) below `vocabulary`.
-inline Tensor random_ids(std::int64_t batch, std::int64_t tokens, std::int64_t vocabulary, std::uint64_t seed) {
+inline Tensor random_ids(std::int64_t batch, std::int64_t tokens, std::int64_t vocabulary,
+                         std::uint64_t seed) {
   PhiloxSequence random(seed, stream_id("test ids"));
   Tensor ids = Tensor::uninitialized({batch, tokens}, DType::i32);
   for (std::int32_t& id : ids.span<std::int32_t>())

@@ -59,7 +59,8 @@ TEST_P(GoldenModel, AgreesWithPyTorchForwardAndBackward) {
       for (std::int64_t out = 0; out < p.shape[0]; ++out)
         for (std::int64_t in = 0; in < p.shape[1]; ++in)
           ours[static_cast<std::size_t>(in * p.shape[0] + out)] = p.gradient.data()[out * p.shape[1] + in];
-    } else if (gradient.rank() == 2 && p.shape[0] == p.shape[1]) {  // square: transposed, though it does not show
+    } else if (gradient.rank() == 2 &&
+               p.shape[0] == p.shape[1]) {  // square: transposed, though it does not show
       for (std::int64_t out = 0; out < p.shape[0]; ++out)
         for (std::int64_t in = 0; in < p.shape[1]; ++in)
           ours[static_cast<std::size_t>(in * p.shape[0] + out)] = p.gradient.data()[out * p.shape[1] + in];
@@ -160,8 +161,10 @@ TEST(GptStage, DropoutDependsOnSeedStepAndGlobalRowAlone) {
   EXPECT_NE(whole, output(tokens, {.training = true, .seed = 4, .step = 5}));
   EXPECT_EQ(output(tokens, {.training = false, .seed = 3}), output(tokens, {.training = false, .seed = 4}));
   // Rows 2 and 3 alone, as another rank would have them.
-  const std::vector<float> half = output(tokens.slice(2, 4), {.training = true, .seed = 3, .step = 5, .first_row = 2});
-  EXPECT_LT(relative_distance(half, std::span(whole).last(half.size())), 1e-6);  // products may round otherwise
+  const std::vector<float> half =
+      output(tokens.slice(2, 4), {.training = true, .seed = 3, .step = 5, .first_row = 2});
+  EXPECT_LT(relative_distance(half, std::span(whole).last(half.size())),
+            1e-6);  // products may round otherwise
 }
 
 TEST(GptStage, TwoStagesAreTheWholeModel) {
@@ -173,7 +176,8 @@ TEST(GptStage, TwoStagesAreTheWholeModel) {
   GptStage first(config, 0, 1);
   GptStage second(config, 1, 3);
   for (GptStage* stage : {&first, &second})
-    for (const Parameter& p : stage->parameters().all()) p.value.copy_from(whole.parameters().find(p.name)->value);
+    for (const Parameter& p : stage->parameters().all())
+      p.value.copy_from(whole.parameters().find(p.name)->value);
 
   const Tensor tokens = random_ids(2, 9, config.vocab_size, 1);
   const Tensor targets = random_ids(2, 9, config.vocab_size, 2);
@@ -242,7 +246,8 @@ TEST(GptStage, DecodingOverTheCacheEqualsTheFullForward) {
     for (const std::int64_t count : runs) {
       Tensor part = Tensor::uninitialized({B, count}, DType::i32);
       for (std::int64_t b = 0; b < B; ++b)
-        std::copy_n(tokens.data<std::int32_t>() + b * T + cache.length, count, part.data<std::int32_t>() + b * count);
+        std::copy_n(tokens.data<std::int32_t>() + b * T + cache.length, count,
+                    part.data<std::int32_t>() + b * count);
       Tensor logits({B, V});
       model.decode(logits, cache, part);
       for (std::int64_t b = 0; b < B; ++b)

@@ -1,6 +1,6 @@
 // A number that others printed: an untrained GPT of 163 million parameters, initialised under
-// torch.manual_seed(123), continues "Hello, I am" in a way that only the same weights to the last bits and the
-// same arithmetic can: published for PyTorch, made here without it.
+// torch.manual_seed(123), continues "Hello, I am" in a way that only the same weights to the last bits and
+// the same arithmetic can: published for PyTorch, made here without it.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -33,8 +33,8 @@ TEST(GptStage, ContinuesAsPublishedForPyTorch) {
     text.push_back(static_cast<std::int32_t>(std::max_element(row.begin(), row.end()) - row.begin()));
     next = Tensor::from(std::span<const std::int32_t>(&text.back(), 1), {1, 1});
   }
-  EXPECT_EQ(text, (std::vector<std::int32_t>{15496, 11, 314, 716, 27018, 24086, 47843, 30961, 42348, 7267, 49706, 43231,
-                                             47062, 34657}));
+  EXPECT_EQ(text, (std::vector<std::int32_t>{15496, 11, 314, 716, 27018, 24086, 47843, 30961, 42348, 7267,
+                                             49706, 43231, 47062, 34657}));
 }
 
 }  // namespace

@@ -13,9 +13,9 @@ namespace {
 
 constexpr double kTwoPi = 6.283185307179586476925286766559;
 
-// To give PyTorch's normal numbers to the last bit, the logarithm, sine and cosine must round as PyTorch's do.
-// Its AVX2 kernel computes them by the single-precision polynomials of the Cephes library (Moshier 1984-1992,
-// logf.c and sincosf.c: the coefficients below are theirs), each step of Horner's rule a fused
+// To give PyTorch's normal numbers to the last bit, the logarithm, sine and cosine must round as PyTorch's
+// do. Its AVX2 kernel computes them by the single-precision polynomials of the Cephes library (Moshier
+// 1984-1992, logf.c and sincosf.c: the coefficients below are theirs), each step of Horner's rule a fused
 // multiply-add. Every product that is added to something stands in an explicit fma here, so that no compiler
 // flag can change the rounding.
 
@@ -24,7 +24,7 @@ inline float cephes_log(float x) {
   const auto bits = std::bit_cast<std::uint32_t>(x);
   auto exponent = static_cast<float>(static_cast<std::int32_t>(bits >> 23) - 126);
   x = std::bit_cast<float>((bits & 0x007fffffu) | 0x3f000000u);  // mantissa in [0.5, 1)
-  const bool low = x < 0.707106781186547524F;                     // sqrt(1/2): now in [sqrt(1/2), sqrt(2)), less 1
+  const bool low = x < 0.707106781186547524F;  // sqrt(1/2): now in [sqrt(1/2), sqrt(2)), less 1
   exponent -= low ? 1.0F : 0.0F;
   x = (x - 1.0F) + (low ? x : 0.0F);
   const float z = x * x;
@@ -45,7 +45,8 @@ inline float cephes_log(float x) {
 
 /// Sine and cosine of x in [0, 2 pi].
 inline void cephes_sincos(float x, float& sine, float& cosine) {
-  const std::int32_t octant = (static_cast<std::int32_t>(x * 1.27323954473516F) + 1) & ~1;  // of 4/pi x, made even
+  const std::int32_t octant =
+      (static_cast<std::int32_t>(x * 1.27323954473516F) + 1) & ~1;  // of 4/pi x, made even
   const auto y = static_cast<float>(octant);
   x = std::fma(y, -0.78515625F, x);  // x - y pi/4, pi/4 in three parts
   x = std::fma(y, -2.4187564849853515625E-4F, x);
@@ -124,7 +125,8 @@ void TorchRandom::randn(std::span<float> out, double mean, double std) {
     return;
   }
   rand(out);
-  for (std::size_t i = 0; i + 16 <= n; i += 16) normal_16(out.data() + i, static_cast<float>(mean), static_cast<float>(std));
+  for (std::size_t i = 0; i + 16 <= n; i += 16)
+    normal_16(out.data() + i, static_cast<float>(mean), static_cast<float>(std));
   if (n % 16 != 0) {  // PyTorch draws the last sixteen anew
     const auto tail = out.last(16);
     rand(tail);
@@ -137,7 +139,8 @@ std::vector<std::int64_t> TorchRandom::randint(std::int64_t low, std::int64_t hi
   const auto range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
   check(n >= 0, "randint cannot draw {} numbers", n);
   std::vector<std::int64_t> out(static_cast<std::size_t>(n));
-  // PyTorch 2 takes 64 bits from here on, lest the remainder favour small numbers (older versions: from 2^32).
+  // PyTorch 2 takes 64 bits from here on, lest the remainder favour small numbers (older versions: from
+  // 2^32).
   constexpr std::uint64_t kWideRange = std::uint64_t{1} << 28;
   for (auto& x : out) {
     const std::uint64_t bits = range >= kWideRange ? word64() : word();

@@ -35,8 +35,8 @@ void validate(const GptConfig& c) {
   check_size("number of heads", c.heads, 10'000);
   check_size("feed-forward width", c.mlp_channels == 0 ? 4 * c.channels : c.mlp_channels, 1'000'000);
   if (c.channels % c.heads != 0)
-    fail_usage("a model's channels are divided evenly among its heads, but {} is no multiple of {}", c.channels,
-               c.heads);
+    fail_usage("a model's channels are divided evenly among its heads, but {} is no multiple of {}",
+               c.channels, c.heads);
   if (!(c.dropout >= 0 && c.dropout < 1))
     fail_usage("dropout must be at least 0 and less than 1, got {}", c.dropout);
   if (!(c.layer_norm_eps > 0 && c.layer_norm_eps < 1))

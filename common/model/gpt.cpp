@@ -16,10 +16,10 @@ enum class DropoutPlace : std::uint32_t { embedding, attention, attention_output
 /// The stream of random numbers of one place, layer and step: a hash of the three (Philox is a good one).
 Philox dropout_stream(const ForwardOptions& options, std::int64_t layer, DropoutPlace place) {
   constexpr std::uint64_t kName = stream_id("dropout");
-  const auto words = philox4x32({static_cast<std::uint32_t>(options.step),
-                                 static_cast<std::uint32_t>(options.step >> 32),
-                                 static_cast<std::uint32_t>(layer), static_cast<std::uint32_t>(place)},
-                                {static_cast<std::uint32_t>(kName), static_cast<std::uint32_t>(kName >> 32)});
+  const auto words =
+      philox4x32({static_cast<std::uint32_t>(options.step), static_cast<std::uint32_t>(options.step >> 32),
+                  static_cast<std::uint32_t>(layer), static_cast<std::uint32_t>(place)},
+                 {static_cast<std::uint32_t>(kName), static_cast<std::uint32_t>(kName >> 32)});
   return {.seed = options.seed, .stream = (std::uint64_t{words[1]} << 32) | words[0]};
 }
 
@@ -143,8 +143,7 @@ void GptStage::forward_block(const BlockParameters& p, const BlockActivations& a
   attention_flash_forward(a.attention, a.lse, a.qkv,
                           attention_options(config_, options, layer, a.input.dim(1)));
   linear_forward(a.middle, a.attention, value(p.out_weight), value(p.out_bias));
-  if (dropping)
-    drop(a.middle, a.middle, config_.dropout, options, layer, DropoutPlace::attention_output);
+  if (dropping) drop(a.middle, a.middle, config_.dropout, options, layer, DropoutPlace::attention_output);
   add(a.middle, a.middle, a.input);
 
   layer_norm_forward(a.norm2, a.mean2, a.rstd2, a.middle, value(p.norm2_weight), value(p.norm2_bias),
@@ -190,8 +189,8 @@ double GptStage::loss(StageActivations& saved, StageScratch& scratch, const Tens
                      value(final_norm_weight_), value(final_norm_bias_), config_.layer_norm_eps);
   if (gradient_scale) {
     prepare(scratch, saved.batch, saved.tokens);
-    linear_cross_entropy(saved.losses, scratch.dnorm, gradient(head_), saved.final_norm, value(head_), targets,
-                         *gradient_scale);
+    linear_cross_entropy(saved.losses, scratch.dnorm, gradient(head_), saved.final_norm, value(head_),
+                         targets, *gradient_scale);
     layer_norm_backward(scratch.dstream, gradient(final_norm_weight_), gradient(final_norm_bias_),
                         scratch.dnorm, saved.output, value(final_norm_weight_), saved.final_mean,
                         saved.final_rstd, {});

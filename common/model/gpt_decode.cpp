@@ -31,8 +31,8 @@ void GptStage::decode(const Tensor& logits, KvCache& cache, const Tensor& tokens
   const std::int64_t M = config_.mlp_width();
   check(cache.keys.size() == blocks_.size() && cache.keys.front().dim(0) == B,
         "the cache is not of this model and {} sequences", B);
-  check(cache.length + T <= cache.capacity, "{} tokens do not fit into a cache that holds {} of {} positions", T,
-        cache.length, cache.capacity);
+  check(cache.length + T <= cache.capacity, "{} tokens do not fit into a cache that holds {} of {} positions",
+        T, cache.length, cache.capacity);
   if (cache.length > 0 && T > 1) {  // one by one: each attends to all before it
     Tensor column = Tensor::uninitialized({B, 1}, DType::i32);
     for (std::int64_t t = 0; t < T; ++t) {

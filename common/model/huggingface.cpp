@@ -29,7 +29,8 @@ void transpose(float* out, const float* in, std::int64_t rows, std::int64_t colu
     for (std::int64_t r0 = begin * kTile; r0 < std::min(end * kTile, rows); r0 += kTile)
       for (std::int64_t c0 = 0; c0 < columns; c0 += kTile)
         for (std::int64_t c = c0; c < std::min(c0 + kTile, columns); ++c)
-          for (std::int64_t r = r0; r < std::min(r0 + kTile, rows); ++r) out[c * rows + r] = in[r * columns + c];
+          for (std::int64_t r = r0; r < std::min(r0 + kTile, rows); ++r)
+            out[c * rows + r] = in[r * columns + c];
   });
 }
 
@@ -86,7 +87,8 @@ GptConfig read_huggingface_config(const std::filesystem::path& folder) {
   check(activation == "gelu_new" || activation == "gelu_pytorch_tanh",
         "{}: the activation function \"{}\" is none that a GPT-2 has here; expected \"gelu_new\"", file,
         activation);
-  check(flag(json, file, "scale_attn_weights", true) && !flag(json, file, "scale_attn_by_inverse_layer_idx", false),
+  check(flag(json, file, "scale_attn_weights", true) &&
+            !flag(json, file, "scale_attn_by_inverse_layer_idx", false),
         "{}: attention scores must be scaled by 1/sqrt(head size) and nothing else", file);
 
   GptConfig config;
@@ -97,7 +99,8 @@ GptConfig read_huggingface_config(const std::filesystem::path& folder) {
   config.heads = size_of_config(json, file, "n_head");
   if (json.contains("n_inner") && !json["n_inner"].is_null()) {
     config.mlp_channels = size_of_config(json, file, "n_inner");
-    check(config.mlp_channels > 0, "{}: \"n_inner\" must be at least 1, but is {}", file, config.mlp_channels);
+    check(config.mlp_channels > 0, "{}: \"n_inner\" must be at least 1, but is {}", file,
+          config.mlp_channels);
   }
   config.dropout = static_cast<float>(number(json, file, "resid_pdrop", 0.1));
   config.layer_norm_eps = static_cast<float>(number(json, file, "layer_norm_epsilon", 1e-5));
@@ -128,8 +131,8 @@ GptStage load_huggingface(const std::filesystem::path& folder) {
     Shape expected = value.shape();
     const bool transposed = stored_transposed(without_prefix(entry.name));
     if (transposed) std::swap(expected[0], expected[1]);
-    check(entry.shape == expected, "{}: tensor \"{}\" has shape {}, expected {} by config.json", path.string(),
-          entry.name, to_string(entry.shape), to_string(expected));
+    check(entry.shape == expected, "{}: tensor \"{}\" has shape {}, expected {} by config.json",
+          path.string(), entry.name, to_string(entry.shape), to_string(expected));
     if (!transposed) return file.read(entry, value.span());
     const Tensor copy = Tensor::uninitialized(expected);
     file.read(entry, copy.span());
@@ -155,7 +158,8 @@ GptStage load_huggingface(const std::filesystem::path& folder) {
     file.read(entry, copy.span());
     if (bias)
       check(std::ranges::all_of(copy.span(), [](float x) { return x == 0; }),
-            "{}: config.json says that there is no bias \"{}\", but it is not zero", path.string(), entry.name);
+            "{}: config.json says that there is no bias \"{}\", but it is not zero", path.string(),
+            entry.name);
   }
   if (config.tied_head) {
     if (const SafetensorsEntry* head = file.find(kHead)) {

@@ -7,8 +7,12 @@ namespace llm {
 std::size_t ParameterStore::declare(std::string name, Shape shape, bool decay) {
   check(!values_.defined(), "parameter {} was declared after the buffers were allocated", name);
   check(find(name) == nullptr, "there are two parameters named {}", name);
-  Parameter parameter{.name = std::move(name), .shape = std::move(shape), .offset = count_, .decay = decay,
-                      .value = {}, .gradient = {}};
+  Parameter parameter{.name = std::move(name),
+                      .shape = std::move(shape),
+                      .offset = count_,
+                      .decay = decay,
+                      .value = {},
+                      .gradient = {}};
   count_ += element_count(parameter.shape);
   parameters_.push_back(std::move(parameter));
   return parameters_.size() - 1;

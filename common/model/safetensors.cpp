@@ -50,8 +50,8 @@ std::uint64_t dtype_bytes(const std::string& file, const std::string& tensor, co
 
 /// A number of the header that must be a whole number, not negative.
 std::uint64_t whole_number(const std::string& file, const std::string& tensor, const nlohmann::json& value) {
-  check(value.is_number_unsigned(), "{}: tensor \"{}\" has {} where a whole number was expected", file, tensor,
-        value.dump());
+  check(value.is_number_unsigned(), "{}: tensor \"{}\" has {} where a whole number was expected", file,
+        tensor, value.dump());
   return value.get<std::uint64_t>();
 }
 
@@ -110,8 +110,8 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path
           entry.end, data_bytes);
     expected = entry.end;
   }
-  check(expected == data_bytes, "{} has {} bytes of tensors, but its header accounts for {}", file, data_bytes,
-        expected);
+  check(expected == data_bytes, "{} has {} bytes of tensors, but its header accounts for {}", file,
+        data_bytes, expected);
 }
 
 const SafetensorsEntry* SafetensorsFile::find(std::string_view name) const {
@@ -140,7 +140,8 @@ void SafetensorsFile::read(const SafetensorsEntry& entry, std::span<float> out) 
   } else if (entry.dtype == "BF16") {
     widen(bfloat_to_float);
   } else {
-    fail("{}: tensor \"{}\" has dtype {}, expected F32, F16 or BF16", path_.string(), entry.name, entry.dtype);
+    fail("{}: tensor \"{}\" has dtype {}, expected F32, F16 or BF16", path_.string(), entry.name,
+         entry.dtype);
   }
   for (std::size_t i = 0; i < out.size(); ++i)
     check(std::isfinite(out[i]), "{}: tensor \"{}\" has {} as element {}; a model's weights must be finite",
