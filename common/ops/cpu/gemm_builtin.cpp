@@ -2,12 +2,11 @@
 // registers (Goto and van de Geijn 2008; Van Zee and van de Geijn 2015). Chapter 3.
 //
 // C (m, n) = A (m, k) B (k, n) is cut three times:
-//   * k into pieces of at most 384, n into blocks of 384: such a block of B (590 KB) is copied once into
-//   panels of 48
-//     columns and stays in the second-level cache,
+//   * k into pieces of at most 384, and n into blocks so that one of B has at most 200,000 elements: these
+//   are
+//     copied once, as panels of 48 columns, and stay in the second-level cache (800 KB),
 //   * m into strips of eight rows: eight rows of A (12 KB) stay in the first-level cache while all panels of
-//   B
-//     pass by,
+//     the block pass by,
 //   * a strip times a panel is the inner loop of block_product.h: 8 x 48 sums in registers.
 // Odd ends are padded with zeros where B is copied, so the inner loop never sees them.
 //
@@ -30,9 +29,9 @@ namespace cpu {
 
 namespace {
 
-constexpr Index kPanel = 3 * kLanes;  // columns of C per inner loop
-constexpr Index kBlockColumns = 8 * kPanel;
-constexpr Index kBlockDepth = 384;  // along k
+constexpr Index kPanel = 3 * kLanes;   // columns of C per inner loop
+constexpr Index kBlockDepth = 384;     // along k
+constexpr Index kBlockSize = 200'000;  // elements of B
 
 Index divide_up(Index n, Index by) {
   return (n + by - 1) / by;
@@ -45,23 +44,35 @@ struct Strided {
   const float* at(Index i, Index j) const { return data + i * row + j * column; }
 };
 
-/// B (depth, columns <= 48) -> panel (depth, width), width a multiple of 16, times alpha, zeros beyond
-/// `columns`.
-void pack_panel(float* panel, Index width, const Strided& b, Index depth, Index columns, float alpha) {
+/// The width of the panel that begins at column j of a block, to whole vectors.
+Index panel_width(Index block_columns, Index j) {
+  return std::min(kPanel, divide_up(block_columns - j, kLanes) * kLanes);
+}
+
+/// B (depth, columns) times alpha -> panels of 48 columns (the last may be narrower), each (depth, width) and
+/// one after the other; zeros beyond the last column.
+void pack_block(float* panels, const Strided& b, Index depth, Index columns, float alpha) {
+  const Index padded = divide_up(columns, kLanes) * kLanes;
   if (b.row == 1) {  // stored (columns, depth): B is the transpose of a row-major matrix
-    for (Index j = 0; j < width; j += kLanes)
-      transpose_block(panel + j, width, b.at(0, j), b.column, std::clamp<Index>(columns - j, 0, kLanes),
-                      depth);
-  } else if (columns == kPanel) {
+    for (Index j = 0; j < padded; j += kLanes) {
+      const Index panel = j / kPanel * kPanel;
+      transpose_block(panels + panel * depth + (j - panel), panel_width(columns, panel), b.at(0, j), b.column,
+                      std::min(kLanes, columns - j), depth);
+    }
+  } else {  // row by row, so that memory is read in order
     for (Index p = 0; p < depth; ++p)
-      for (Index j = 0; j < kPanel; j += kLanes) store(panel + p * kPanel + j, load(b.at(p, j)));
-  } else {
-    for (Index p = 0; p < depth; ++p)
-      for (Index j = 0; j < width; j += kLanes)
-        store(panel + p * width + j, load_part(b.at(p, j), std::clamp<Index>(columns - j, 0, kLanes)));
+      for (Index panel = 0; panel < padded; panel += kPanel) {
+        const Index width = panel_width(columns, panel);
+        float* to = panels + panel * depth + p * width;
+        for (Index j = 0; j < width; j += kLanes) {
+          const Index count = columns - panel - j;
+          const float* from = b.at(p, panel + j);
+          store(to + j, count >= kLanes ? load(from) : load_part(from, count));
+        }
+      }
   }
   if (alpha != 1)
-    for (Index i = 0; i < depth * width; ++i) panel[i] *= alpha;
+    for (Index i = 0; i < depth * padded; ++i) panels[i] *= alpha;
 }
 
 /// Sixteen rows of A (or fewer: zeros) that is stored by columns -> two strips (depth, 8).
@@ -129,19 +140,18 @@ void multiply_part(const Product& o, Index row, Index rows, Index column, Index 
   const Strided b = o.transpose_b ? Strided{o.b, 1, o.ldb} : Strided{o.b, o.ldb, 1};
   const Index pieces = std::max<Index>(1, divide_up(o.k, kBlockDepth));
   const Index max_depth = divide_up(o.k, pieces);
+  const Index all_panels = divide_up(columns, kPanel);
+  const Index blocks = divide_up(all_panels * kPanel * max_depth, kBlockSize);
+  const Index max_columns = divide_up(all_panels, std::max<Index>(1, blocks)) * kPanel;
   static thread_local Scratch scratch;
-  const auto [panels, strips] = scratch.cut({max_depth * kBlockColumns, max_depth * 2 * kStrip});
+  const auto [panels, strips] = scratch.cut({max_depth * max_columns, max_depth * 2 * kStrip});
 
-  for (Index block = column; block < column + columns; block += kBlockColumns) {
-    const Index block_columns = std::min(kBlockColumns, column + columns - block);
+  for (Index block = column; block < column + columns; block += max_columns) {
+    const Index block_columns = std::min(max_columns, column + columns - block);
     for (Index piece = 0; piece < pieces; ++piece) {
       const Index k = piece * max_depth;
       const Index depth = std::min(max_depth, o.k - k);
-      for (Index j = 0; j < block_columns; j += kPanel) {
-        const Index width = std::min(kPanel, block_columns - j);
-        pack_panel(panels + j * depth, divide_up(width, kLanes) * kLanes,
-                   {b.at(k, block + j), b.row, b.column}, depth, width, o.alpha);
-      }
+      pack_block(panels, {b.at(k, block), b.row, b.column}, depth, block_columns, o.alpha);
       for (Index i = row; i < row + rows; i += kStrip) {
         const Index height = std::min(kStrip, row + rows - i);
         const float* strip = a.at(i, k);
