@@ -53,7 +53,9 @@ void print_wrapped(std::string_view text) {
 }
 
 /// The text in quotes, with all that could not be seen as an escape.
-std::string visible(const std::string& text) { return nlohmann::json(text).dump(-1, ' ', true); }
+std::string visible(const std::string& text) {
+  return nlohmann::json(text).dump(-1, ' ', true);
+}
 
 // ---- stories -------------------------------------------------------------------------------------------
 

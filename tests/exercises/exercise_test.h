@@ -49,7 +49,7 @@ std::string quoted(std::string_view text);
 template <typename T>
 std::string show(const T& value) {
   if constexpr (std::is_convertible_v<const T&, std::string_view>) {
-    return quoted(value);
+    return exercises::quoted(value);  // not std::quoted
   } else if constexpr (requires {
                          fmt::formatter<T>();
                          fmt::format("{}", value);
