@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "common/model/config.h"
-#include "common/training/token_folder.h"
+#include "common/training/training_data.h"
 #include "common/training/trainer.h"
 
 namespace llm::ch05 {
@@ -83,7 +83,7 @@ struct Validation {
 class Validator {
  public:
   /// `context` of the model. Documents are evaluated one by one where all of them fit and `kind` says so.
-  Validator(const TokenFolder& folder, SampleKind kind, std::int64_t context, std::int64_t batch);
+  Validator(const TrainingData& folder, SampleKind kind, std::int64_t context, std::int64_t batch);
   /// Over everything, or if max_batches > 0 over that many batches spread over the text.
   Validation evaluate(GptStage& model, std::int64_t max_batches = 0) const;
   bool stories() const { return !floor_.empty(); }
@@ -93,7 +93,7 @@ class Validator {
   const std::vector<std::string>& texts() const { return texts_; }
 
  private:
-  const TokenFolder& folder_;
+  const TrainingData& folder_;
   SampleKind kind_;
   std::int64_t context_, batch_;
   std::vector<TokenRange> documents_;
@@ -102,7 +102,7 @@ class Validator {
 };
 
 /// Prints loss, perplexity and bits per byte; for stories the distance to the floor. Returns what was printed.
-Validation report_validation(GptStage& model, const TokenFolder& folder, const Validator& validator,
+Validation report_validation(GptStage& model, const TrainingData& folder, const Validator& validator,
                              const fs::path& metrics);
 
 struct Samples {

@@ -27,7 +27,7 @@ double median(std::vector<double> values) {
 
 void evaluate(const EvalCommand& command) {
   GptStage model = load_huggingface(command.model);
-  const TokenFolder folder = open_token_folder(command.data);
+  const TrainingData folder = open_training_data(command.data);
   check(model.config().vocab_size == folder.tokenizer->vocab_size(),
         "{} has a vocabulary of {}, the tokenizer of {} has {}; they must be the same", command.model.string(),
         model.config().vocab_size, command.data.string(), folder.tokenizer->vocab_size());

@@ -18,7 +18,7 @@
 
 namespace llm::ch05 {
 
-Validator::Validator(const TokenFolder& folder, SampleKind kind, std::int64_t context, std::int64_t batch)
+Validator::Validator(const TrainingData& folder, SampleKind kind, std::int64_t context, std::int64_t batch)
     : folder_(folder), kind_(kind), context_(context), batch_(batch) {
   if (kind == SampleKind::windows) {
     check(folder.val.size() > context,
@@ -63,7 +63,7 @@ Validation Validator::evaluate(GptStage& model, std::int64_t max_batches) const 
   return result;
 }
 
-Validation report_validation(GptStage& model, const TokenFolder& folder, const Validator& validator,
+Validation report_validation(GptStage& model, const TrainingData& folder, const Validator& validator,
                              const fs::path& metrics) {
   const Validation v = validator.evaluate(model);
   // Bytes of the tokens that were targets; the end-of-text token stands for none.

@@ -47,7 +47,7 @@ class InterruptGuard {
 };
 
 /// "auto": documents if the tokenizer has an end-of-text token and every document fits in the context.
-SampleKind choose_samples(const std::string& asked, const TokenFolder& folder, std::int64_t context) {
+SampleKind choose_samples(const std::string& asked, const TrainingData& folder, std::int64_t context) {
   if (asked != "auto") {
     const SampleKind kind = parse_sample_kind(asked);
     if (kind == SampleKind::documents && !folder.end_of_text)
@@ -110,7 +110,7 @@ void cut_metrics(const fs::path& path, std::int64_t step) {
 }
 
 /// A short text of the model's own, with its verdict where the data are stories.
-void show_sample(const GptStage& model, const TokenFolder& folder, bool stories, std::uint64_t seed,
+void show_sample(const GptStage& model, const TrainingData& folder, bool stories, std::uint64_t seed,
                  Progress& progress) {
   GenerateOptions options;
   options.sampling.temperature = 0.8F;
@@ -125,12 +125,12 @@ void show_sample(const GptStage& model, const TokenFolder& folder, bool stories,
   progress.say(verdict.valid ? "  verdict: a valid story" : "  verdict: " + verdict.reason);
 }
 
-void save_model(const GptStage& model, const TokenFolder& folder, const fs::path& out) {
+void save_model(const GptStage& model, const TrainingData& folder, const fs::path& out) {
   folder.tokenizer->save(out);
   save_huggingface(model, out);
 }
 
-void describe(const GptStage& model, const TrainCommand& command, const Trainer& trainer, const TokenFolder& folder,
+void describe(const GptStage& model, const TrainCommand& command, const Trainer& trainer, const TrainingData& folder,
               double peak) {
   const GptConfig& c = model.config();
   const TrainerOptions& o = trainer.options();
@@ -153,7 +153,7 @@ void describe(const GptStage& model, const TrainCommand& command, const Trainer&
 
 void train(const TrainCommand& asked) {
   TrainCommand command = asked;
-  const TokenFolder folder = open_token_folder(command.data);
+  const TrainingData folder = open_training_data(command.data);
   GptStage model = make_model(command, folder.tokenizer->vocab_size());
   const std::int64_t context = model.config().context;
 

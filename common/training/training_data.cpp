@@ -1,16 +1,16 @@
-// Tokenizer and shards of a folder. See token_folder.h.
-#include "common/training/token_folder.h"
+// Tokenizer and shards of a folder. See training_data.h.
+#include "common/training/training_data.h"
 
 #include "common/core/error.h"
 #include "common/core/file.h"
 
 namespace llm {
 
-std::string TokenFolder::identity() const {
+std::string TrainingData::identity() const {
   return fmt::format("{} tokens, checksum {:016x}", train.size(), checksum(std::as_bytes(train.tokens())));
 }
 
-TokenFolder open_token_folder(const std::filesystem::path& path) {
+TrainingData open_training_data(const std::filesystem::path& path) {
   check(std::filesystem::is_directory(path),
         "{} is no folder; expected one with a tokenizer, train.bin and val.bin, as ch02_tokenizer makes it",
         path.string());
@@ -19,7 +19,7 @@ TokenFolder open_token_folder(const std::filesystem::path& path) {
           name);
   std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(path);
   const auto end = tokenizer->end_of_text();
-  TokenFolder folder{path, std::move(tokenizer), TokenShard(path / "train.bin"), TokenShard(path / "val.bin"), end};
+  TrainingData folder{path, std::move(tokenizer), TokenShard(path / "train.bin"), TokenShard(path / "val.bin"), end};
   folder.train.check_vocabulary(folder.tokenizer->vocab_size());
   folder.val.check_vocabulary(folder.tokenizer->vocab_size());
   return folder;

@@ -17,7 +17,7 @@
 
 namespace llm {
 
-struct TokenFolder {
+struct TrainingData {
   std::filesystem::path path;
   std::unique_ptr<Tokenizer> tokenizer;
   TokenShard train, val;
@@ -29,7 +29,7 @@ struct TokenFolder {
 
 /// Opens a folder and checks that every token of both shards is in the tokenizer's vocabulary. Error, one
 /// sentence, if something is missing, damaged, or does not belong together.
-TokenFolder open_token_folder(const std::filesystem::path& path);
+TrainingData open_training_data(const std::filesystem::path& path);
 
 /// The texts of documents of a shard.
 std::vector<std::string> document_texts(const Tokenizer& tokenizer, const TokenView& tokens,
