@@ -90,7 +90,7 @@ void generate(const fs::path& folder, const StoryCorpusOptions& options, Metrics
   fmt::print("{} labelled stories, {} questions and {} preferences for chapter 7\n",
              with_commas(options.labels), with_commas(options.questions), with_commas(options.preferences));
   if (about.floor)
-    fmt::print("no model can reach a lower loss on val.jsonl than {:.4f} nats per story ({:.5f} per byte)\n",
+    fmt::print("entropy floor of val.jsonl: {:.4f} nats per story ({:.5f} per byte); below it is only luck\n",
                about.floor->nats_per_story, about.floor->nats_per_byte);
   if (about.copies > 0)
     fmt::print("{} stories are told twice; ask for fewer bytes\n", with_commas(about.copies));
