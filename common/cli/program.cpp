@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
@@ -80,7 +81,14 @@ int guarded(const std::string& program, const std::function<void()>& body) {
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
   app.add_option("--seed", options.seed, "of all random numbers")
-      ->check(between(0, 0x1p64))
+      ->check(CLI::Validator(
+          [](std::string& text) {
+            std::uint64_t value = 0;
+            const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+            if (error == std::errc() && end == text.data() + text.size()) return std::string();
+            return fmt::format("it must be a whole number from 0 to 18446744073709551615, not '{}'", text);
+          },
+          ""))
       ->capture_default_str()
       ->group("Everywhere");
   app.add_option("--threads", options.threads, "threads to compute with; 0: one per core")

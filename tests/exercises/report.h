@@ -1,4 +1,4 @@
-// What the tests of exercises tell the program that runs them (exercise_main.cpp).
+// What the tests of exercises tell the program that runs them (run_exercise.cpp).
 #pragma once
 
 #include <string_view>
