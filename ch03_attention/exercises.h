@@ -1,5 +1,5 @@
-// The exercises of chapter 3: attention in four functions. You write them in exercises.cpp; `./book check ch03`
-// says how far you are, `./book hint 3.1` helps.
+// The exercises of chapter 3: attention in four functions. You write them in exercises.cpp; `./book check
+// ch03` says how far you are, `./book hint 3.1` helps.
 //
 // Matrices are flat and row-major: x of shape (T, C) has x[t, c] at x[t * C + c].
 #pragma once
@@ -13,11 +13,12 @@
 namespace llm::exercises::ch03 {
 
 /// 3.1 Softmax of one row, in place: x[i] = exp(x[i]) / sum_j exp(x[j]). At least one entry; entries of any
-/// size (1e30 is fine), and -infinity, which gets the weight 0 (at least one entry is finite). The text: "Scores
-/// become weights".
+/// size (1e30 is fine), and -infinity, which gets the weight 0 (at least one entry is finite). The text:
+/// "Scores become weights".
 void softmax_row(std::span<float> x);
 
-/// 3.2 One head of causal attention. q, k, v: (T, D) each, with T = q.size() / head_size; the result is (T, D):
+/// 3.2 One head of causal attention. q, k, v: (T, D) each, with T = q.size() / head_size; the result is (T,
+/// D):
 ///
 ///     y[t] = sum over j <= t of w[t, j] v[j],   w[t, .] = softmax over j <= t of q[t] . k[j] / sqrt(D)
 ///
@@ -25,7 +26,8 @@ void softmax_row(std::span<float> x);
 std::vector<float> causal_head(std::span<const float> q, std::span<const float> k, std::span<const float> v,
                                std::int64_t head_size);
 
-/// 3.3 Cut channels into heads and back. x is (B, T, C), where C = heads x D; the heads' form is (B, heads, T, D):
+/// 3.3 Cut channels into heads and back. x is (B, T, C), where C = heads x D; the heads' form is (B, heads,
+/// T, D):
 ///
 ///     split[b, h, t, d] = x[b, t, h D + d]
 ///
@@ -35,7 +37,8 @@ std::vector<float> split_heads(std::span<const float> x, std::int64_t batch, std
 std::vector<float> merge_heads(std::span<const float> split, std::int64_t batch, std::int64_t tokens,
                                std::int64_t channels, std::int64_t heads);
 
-/// 3.4 The backward pass of softmax for one row: given its result y and dy = d(loss)/dy, returns dx = d(loss)/dx:
+/// 3.4 The backward pass of softmax for one row: given its result y and dy = d(loss)/dy, returns dx =
+/// d(loss)/dx:
 ///
 ///     dx[i] = y[i] (dy[i] - sum_j y[j] dy[j])
 ///

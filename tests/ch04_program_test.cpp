@@ -61,8 +61,9 @@ TEST_F(Chapter4Program, WritesTheLogitsOfPyTorch) {
   ASSERT_EQ(file.entries().size(), 1u);
   const Tensor logits = testing::read_tensor(file, "logits");
   EXPECT_EQ(logits.shape(), (Shape{T, 61}));
-  EXPECT_LT(testing::relative_distance(logits.span(), testing::read_tensor(answers, "logits").slice(0, 1).span()),
-            1e-5);
+  EXPECT_LT(
+      testing::relative_distance(logits.span(), testing::read_tensor(answers, "logits").slice(0, 1).span()),
+      1e-5);
 }
 
 TEST_F(Chapter4Program, RefusesWithOneSentence) {
@@ -71,7 +72,8 @@ TEST_F(Chapter4Program, RefusesWithOneSentence) {
   expect_refused("logits --model " + golden + " --tokens 1,61" + out, 1, "there is no token 61");
   expect_refused("logits --model " + golden + " --tokens -1" + out, 1, "there is no token -1");
   expect_refused("logits --model " + golden + " --tokens 1,x" + out, 2, "--tokens");
-  expect_refused("logits --model " + golden + " --tokens 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25" + out,
+  expect_refused("logits --model " + golden +
+                     " --tokens 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25" + out,
                  1, "do not fit into the model's context of 24");
   expect_refused("logits --model " + golden + " --tokens 1", 2, "--out");
   expect_refused("generate --model " + golden + " --prompt a", 1, "holds no tokenizer");

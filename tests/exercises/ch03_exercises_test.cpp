@@ -22,7 +22,8 @@ std::vector<float> random_numbers(std::size_t count, std::string_view name) {
 TEST(Exercise_3_1, MatchesTheFormula) {
   std::vector<float> x = {1, 2, 3};
   ch03::softmax_row(x);
-  expect_close(x, std::vector<float>{0.09003057F, 0.24472848F, 0.66524094F}, "exp(x[i]) over the sum of all exp(x[j])");
+  expect_close(x, std::vector<float>{0.09003057F, 0.24472848F, 0.66524094F},
+               "exp(x[i]) over the sum of all exp(x[j])");
   std::vector<float> one = {-4};
   ch03::softmax_row(one);
   expect_close(one, std::vector<float>{1}, "a single entry has all the weight");
@@ -89,8 +90,8 @@ TEST(Exercise_3_2, SurvivesLargeScores) {
 TEST(Exercise_3_3, SplitsAsTheContractSays) {
   // One sequence of 2 tokens, 4 channels, 2 heads.
   const std::vector<float> x = {0, 1, 2, 3, 10, 11, 12, 13};
-  expect_close(ch03::split_heads(x, 1, 2, 4, 2), std::vector<float>{0, 1, 10, 11, 2, 3, 12, 13}, Shape{1, 2, 2, 2},
-               "head 0 gets channels 0 and 1 of all tokens, head 1 the others");
+  expect_close(ch03::split_heads(x, 1, 2, 4, 2), std::vector<float>{0, 1, 10, 11, 2, 3, 12, 13},
+               Shape{1, 2, 2, 2}, "head 0 gets channels 0 and 1 of all tokens, head 1 the others");
 }
 
 TEST(Exercise_3_3, SplitsAndMergesAnyShape) {
@@ -102,9 +103,11 @@ TEST(Exercise_3_3, SplitsAndMergesAnyShape) {
     for (std::int64_t b = 0; b < B; ++b)
       for (std::int64_t h = 0; h < H; ++h)
         for (std::int64_t t = 0; t < T; ++t)
-          for (std::int64_t d = 0; d < D; ++d) expected.push_back(static_cast<float>((b * T + t) * C + h * D + d));
+          for (std::int64_t d = 0; d < D; ++d)
+            expected.push_back(static_cast<float>((b * T + t) * C + h * D + d));
     expect_close(ch03::split_heads(x, B, T, C, H), expected, Shape{B, H, T, D}, "split_heads, of x[i] = i");
-    expect_close(ch03::merge_heads(expected, B, T, C, H), x, Shape{B, T, C}, "merge_heads must undo split_heads");
+    expect_close(ch03::merge_heads(expected, B, T, C, H), x, Shape{B, T, C},
+                 "merge_heads must undo split_heads");
   }
 }
 
@@ -116,12 +119,14 @@ TEST(Exercise_3_4, CanBeFollowedByHand) {
 
 TEST(Exercise_3_4, IsZeroWhereNothingCanChange) {
   expect_close(ch03::softmax_backward_row(std::vector<float>{3, 3, 3}, std::vector<float>{0.2F, 0.3F, 0.5F}),
-               std::vector<float>{0, 0, 0}, "the weights always sum to 1, so an equal push on all does nothing");
+               std::vector<float>{0, 0, 0},
+               "the weights always sum to 1, so an equal push on all does nothing");
 }
 
 TEST(Exercise_3_4, AgreesWithFiniteDifferences) {
   constexpr std::size_t kSize = 7;
-  const std::vector<float> x = random_numbers(kSize, "exercise 3.4 x"), dy = random_numbers(kSize, "exercise 3.4 dy");
+  const std::vector<float> x = random_numbers(kSize, "exercise 3.4 x"),
+                           dy = random_numbers(kSize, "exercise 3.4 dy");
   const auto softmax = [&](std::size_t moved, double by) {
     std::vector<double> y(kSize);
     double sum = 0;
