@@ -31,25 +31,25 @@ Narrator narrate(std::uint64_t seed, std::uint64_t index) {
 TEST(Story, IsTheSameOnEveryMachine) {
   EXPECT_EQ(
       generate_story(1, 0).text,
-      "One rainy afternoon, a clever boy named Ben sat on the bridge. He wanted the striped blanket to "
-      "make a tent. \"I would tickle a bear to have it!\" said Ben. But the wind had taken the blanket "
-      "away. \"Is it in the attic?\" asked Lily. Ben hopped from the bridge to the market. But Lily had "
-      "said the attic, not the market. Ben was cross and did not tickle a bear.");
+      "One rainy afternoon, a clever boy named Ben sat in the tower. He wanted the striped blanket to make "
+      "a tent. \"I would tickle a bear to have it!\" said Ben. But the wind had taken the blanket away. "
+      "\"Is it on the bridge?\" asked Lily. Ben hopped from the tower to the hill. But Lily had said the "
+      "bridge, not the hill. Ben was cross and did not tickle a bear.");
   EXPECT_EQ(
       generate_story(1, 1).text,
-      "It was a rainy morning, and a clever cat named Momo was in the castle. \"I need the blue sled to "
+      "It was a rainy morning, and a clever cat named Momo was in the tower. \"I need the blue sled to "
       "pull the cat around,\" she said. \"If I get it, I will hug a tree,\" she said. But Bella had the "
-      "sled on the beach. So she left the castle and ran to the beach. \"Bring me a peach and it is "
-      "yours,\" said Bella. She tiptoed to the market and brought a muffin. \"Is that a peach?\" asked "
+      "sled on the island. So she left the tower and ran to the island. \"Bring me a peach and it is "
+      "yours,\" said Bella. She tiptoed to the kitchen and brought a muffin. \"Is that a peach?\" asked "
       "Bella, and kept the sled. Momo was sad and did not hug a tree.");
   EXPECT_EQ(
       generate_story(2, 0).text,
-      "One warm afternoon, a small hen named Hilda sat in the forest. If only she had the giant fiddle to "
+      "One warm afternoon, a small hen named Hilda sat in the library. If only she had the giant fiddle to "
       "play the sun to sleep! \"When I have it, I will stand on one leg,\" she promised. But nobody knew "
-      "where the fiddle was. Tom had seen it in the attic. Hilda hopped away to look at the pond. The "
-      "fiddle was still in the attic, not at the pond. And a cross hen cannot play the sun to sleep, or "
+      "where the fiddle was. Tom had seen it on the bridge. Hilda hopped away to look in the forest. The "
+      "fiddle was still on the bridge, not in the forest. And a cross hen cannot play the sun to sleep, or "
       "stand on one leg.");
-  EXPECT_NEAR(generate_story(1, 0).log_probability, -41.913096025999, 1e-9);
+  EXPECT_NEAR(generate_story(1, 0).log_probability, -40.832502242834, 1e-9);
 }
 
 TEST(Story, IsUnderstoodByTheJudgeWithTheSameProbability) {
@@ -290,13 +290,11 @@ void expect_broken(std::string story, const Broken& broken) {
 // A friend has the thing and asks for something to eat.
 TEST(Judge, NamesTheBrokenFactOfABarter) {
   const std::string story =
-      "It was a warm day, and a clever dog named Rufus was in the garden. He wanted the red kite to fly it "
-      "to the moon. "
-      "\"If I get it, I will hug a tree,\" he said. But Mia had the kite on the hill. Rufus ran from the "
-      "garden to the "
-      "hill. \"Bring me a pear and it is yours,\" said Mia. Rufus went to the market and found a pear. Mia "
-      "took the "
-      "pear and gave Rufus the kite. Rufus was so happy that he hugged a tree.";
+      "It was a warm day, and a clever dog named Rufus was in the garden. He wanted the red kite to fly "
+      "it to the moon. \"If I get it, I will hug a tree,\" he said. But Mia had the kite on the hill. "
+      "Rufus ran from the garden to the hill. \"Bring me a pear and it is yours,\" said Mia. Rufus went "
+      "to the kitchen and found a pear. Mia took the pear and gave Rufus the kite. Rufus was so happy "
+      "that he hugged a tree.";
   const Broken table[] = {
       {"Tom took the pear", "Mia took the pear", "Tom gives away the kite that Mia holds"},
       {"Rufus took the pear", "Mia took the pear", "Rufus gives away the kite that Mia holds"},
@@ -316,7 +314,7 @@ TEST(Judge, NamesTheBrokenFactOfABarter) {
       {"But Rufus had", "But Mia had",
        "Rufus is the one who wants the kite, and cannot be the other one, too"},
       {"had the kite in the garden", "had the kite on the hill",
-       "Rufus is in the garden, and the kite is not there"},
+       "if the kite were in the garden, Rufus would have it already"},
       {"had the lamp", "had the kite", "Rufus wants the kite, but here the story has the lamp"},
       {"kite to wake the king", "kite to fly it to the moon", "nobody needs the kite to wake the king"},
       {"She wanted", "He wanted", "Rufus is a dog, but the story says 'She'"},
@@ -340,13 +338,10 @@ TEST(Judge, NamesTheBrokenFactOfABarter) {
 // The thing is stuck, and a friend comes with a tool.
 TEST(Judge, NamesTheBrokenFactOfARescue) {
   const std::string story =
-      "On a windy day, Tom the sleepy boy was at the market. \"I need the giant trumpet to play for the "
-      "bees,\" he said. "
-      "He promised to jump over a puddle if he got it. But the trumpet was stuck down in a deep well. Momo "
-      "walked home "
-      "to the garden and back with a rope. With the rope they got the trumpet away from the well. That day a "
-      "very proud "
-      "boy jumped over a puddle.";
+      "On a windy day, Tom the sleepy boy was in the barn. \"I need the giant trumpet to play for the "
+      "bees,\" he said. He promised to jump over a puddle if he got it. But the trumpet was stuck down "
+      "in a deep well. Momo walked home to the pond and back with a rope. With the rope they got the "
+      "trumpet away from the well. That day a very proud boy jumped over a puddle.";
   const Broken table[] = {
       {"back with a broom", "back with a rope",
        "expected a sentence about how the broom does not help with the well, found 'With the rope they got "
@@ -355,8 +350,7 @@ TEST(Judge, NamesTheBrokenFactOfARescue) {
       {"away from the ice", "away from the well",
        "the trumpet is stuck down in a deep well, not in a block of ice"},
       {"Tom walked home", "Momo walked home", "Tom needs somebody to help, and cannot be the one who comes"},
-      {"to the market and back", "to the garden and back",
-       "Tom is at the market, so nobody can come from there"},
+      {"to the barn and back", "to the pond and back", "help comes from far away, not from the barn"},
       {"That morning", "That day", "all this happens in one day, but here it says morning"},
       {"very proud girl", "very proud boy", "Tom is a boy, but the story says 'girl'"},
   };
@@ -366,24 +360,23 @@ TEST(Judge, NamesTheBrokenFactOfARescue) {
 // The thing is lost, and the hero looks elsewhere than told.
 TEST(Judge, NamesTheBrokenFactOfASearch) {
   const std::string story =
-      "There was a clever fox on the hill one windy day. It was Felix. He had a plan: get the green trumpet "
-      "and talk to "
-      "the elephants. \"When I have it, I will jump over a puddle,\" he promised. But the wind had taken the "
-      "trumpet "
-      "away. \"Look in the castle,\" said Pip. So he left the hill and looked in the kitchen. But Pip had "
-      "said the "
-      "castle, not the kitchen. Felix went home without the green trumpet, and he was cross.";
+      "There was a clever fox in the attic one windy day. It was Felix. He had a plan: get the green "
+      "trumpet and talk to the elephants. \"When I have it, I will jump over a puddle,\" he promised. "
+      "But the wind had taken the trumpet away. \"Look on the beach,\" said Pip. So he left the attic "
+      "and looked in the forest. But Pip had said the beach, not the forest. Felix went home without the "
+      "green trumpet, and he was cross.";
   const Broken table[] = {
-      {"looked in the castle", "looked in the kitchen",
-       "expected a sentence about how Felix finds the trumpet in the castle, found 'But Pip had said the "
-       "castle, not the kitchen.'"},
-      {"looked on the hill", "looked in the kitchen", "Felix is on the hill already, and cannot go there"},
-      {"left the barn", "left the hill", "Felix is on the hill, but the story puts him in the barn"},
-      {"said the barn", "said the castle", "Pip had said the castle, not the barn"},
-      {"not the barn", "not the kitchen", "Felix went to the kitchen, not to the barn"},
+      {"looked on the beach", "looked in the forest",
+       "expected a sentence about how Felix finds the trumpet on the beach, found 'But Pip had said the "
+       "beach, not the forest.'"},
+      {"looked in the attic", "looked in the forest", "Felix goes far away to look for it, not to the attic"},
+      {"left the barn", "left the attic", "Felix is in the attic, but the story puts him in the barn"},
+      {"said the barn", "said the beach", "Pip had said the beach, not the barn"},
+      {"not the barn", "not the forest", "Felix went to the forest, not to the barn"},
       {"But Mia had said", "But Pip had said", "it was Pip who had seen the trumpet, not Mia"},
       {"the red trumpet, and", "the green trumpet, and", "the trumpet is green, not red"},
-      {"Look on the hill", "Look in the castle", "Felix is on the hill, and the trumpet is not there"},
+      {"Look in the attic", "Look on the beach",
+       "if the trumpet were in the attic, Felix would have it already"},
   };
   for (const Broken& broken : table) expect_broken(story, broken);
 }
@@ -391,13 +384,11 @@ TEST(Judge, NamesTheBrokenFactOfASearch) {
 // A friend asks for a bit of fun.
 TEST(Judge, NamesTheBrokenFactOfADare) {
   const std::string story =
-      "Tom was a noisy boy. One sunny morning, he sat in the library. He had a plan: get the yellow puppet "
-      "and make the "
-      "king laugh. He promised to tickle a bear if he got it. But it belonged to Lily, who was in the "
-      "garden. Tom ran "
-      "all the way to the garden. \"It is yours if you jump over a puddle,\" said Lily. So Tom jumped over a "
-      "puddle. "
-      "Lily laughed and gave Tom the puppet. Then Tom and Lily tickled a bear, and both were glad.";
+      "Tom was a noisy boy. One sunny morning, he sat in the library. He had a plan: get the yellow "
+      "puppet and make the king laugh. He promised to tickle a bear if he got it. But it belonged to "
+      "Lily, who was on the bridge. Tom ran all the way to the bridge. \"It is yours if you jump over a "
+      "puddle,\" said Lily. So Tom jumped over a puddle. Lily laughed and gave Tom the puppet. Then Tom "
+      "and Lily tickled a bear, and both were glad.";
   const Broken table[] = {
       {"So Tom hugged a tree", "So Tom jumped over a puddle",
        "expected a sentence about how Lily keeps the puppet, since Tom did not jump over a puddle, found "
@@ -491,14 +482,19 @@ TEST(Judge, TakesAnyBytes) {
   EXPECT_FALSE(judge_story(std::string(100, '\0')).valid);
 }
 
+// The judge does not read on after a fault: the length of what follows costs nothing.
 TEST(Judge, StopsAtTheFirstFault) {
-  // A hundred megabytes are refused as fast as a few: the judge does not read on.
   const std::string story = generate_story(1, 1).text;
+  const std::string rest(20'000'000, 'x');
   for (const std::string& head : {std::string(), story, story.substr(0, 100), std::string("One ")}) {
-    const std::string huge = head + std::string(100'000'000, 'x');
-    const auto start = std::chrono::steady_clock::now();
-    EXPECT_FALSE(judge_story(huge).valid);
-    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(100));
+    const std::string huge = head + rest;
+    auto fastest = std::chrono::steady_clock::duration::max();  // of three: others use this machine, too
+    for (int run = 0; run < 3; ++run) {
+      const auto start = std::chrono::steady_clock::now();
+      EXPECT_FALSE(judge_story(huge).valid);
+      fastest = std::min(fastest, std::chrono::steady_clock::now() - start);
+    }
+    EXPECT_LT(fastest, std::chrono::milliseconds(20));  // some 10 us here; to read 20 MB takes longer
   }
 }
 

@@ -88,12 +88,12 @@ Ending barter(Voice& voice) {
   enum { kRight, kWrong };
   static const Beat fetch{"what {hero} brings to {friend}, who asked for a {gift}",
                           {
-                              {2, "{Hero} went to the {goal} and found a {gift}.", kRight},
-                              {1, "{Hero.he} {move} to the {goal} and brought a {gift}.", kRight},
-                              {1, "Soon {hero} came back from the {goal} with a {gift}.", kRight},
-                              {2, "{Hero} went to the {goal} and found a {brought}.", kWrong},
-                              {1, "{Hero.he} {move} to the {goal} and brought a {brought}.", kWrong},
-                              {1, "Soon {hero} came back from the {goal} with a {brought}.", kWrong},
+                              {2, "{Hero} went to the {larder} and found a {gift}.", kRight},
+                              {1, "{Hero.he} {move} to the {larder} and brought a {gift}.", kRight},
+                              {1, "Soon {hero} came back from the {larder} with a {gift}.", kRight},
+                              {2, "{Hero} went to the {larder} and found a {brought}.", kWrong},
+                              {1, "{Hero.he} {move} to the {larder} and brought a {brought}.", kWrong},
+                              {1, "Soon {hero} came back from the {larder} with a {brought}.", kWrong},
                           },
                           {{kHero, "{friend} asked {hero} for a {gift}, but here {found} goes to get it"}}};
   static const Beat deal{"how {friend} takes the {gift} and gives {hero} the {thing}",
@@ -197,7 +197,7 @@ Ending stuck(Voice& voice) {
                              {1, "{Friend} {move} home to the {there} and back with a {misfit}.", kDoesNot},
                          },
                          {{kFriend, "{hero} needs somebody to help, and cannot be the one who comes"},
-                          {kThere, "{hero} is {here.at}, so nobody can come from there"}}};
+                          {kThere, "help comes from far away, not from the {found}"}}};
   static const Beat success{"how the {tool} helps, and {hero} gets the {thing}",
                             {
                                 {2, "With the {tool} they got the {thing} away from {spot.the}."},
@@ -229,8 +229,7 @@ Ending lost(Voice& voice) {
                              {2, "{Friend} had seen it {there.at}."},
                              {2, "\"Look {there.at},\" said {friend}."},
                              {1, "\"Is it {there.at}?\" asked {friend}."},
-                         },
-                         {{kThere, "{hero} is {here.at}, and the {thing} is not there"}}};
+                         }};
   static const Beat search{
       "where {hero} goes to look for the {thing}",
       {
@@ -242,7 +241,7 @@ Ending lost(Voice& voice) {
           {1, "{Hero} {move} away to look {goal.at}.", kElsewhere},
       },
       {{kHero, "{hero} wants the {thing}, but here it is {found} who goes to look for it"},
-       {kThere, "{hero} is {here.at} already, and cannot go there"}}};
+       {kThere, "{hero} goes far away to look for it, not to the {found}"}}};
   static const Beat found{"how {hero} finds the {thing} {there.at}",
                           {
                               {2, "There was the {thing}, next to a {junk}."},
@@ -282,8 +281,7 @@ Ending tell_story(Voice& voice) {
                                 {1, "But the {thing} was lost.", kLost},
                                 {1, "But nobody knew where the {thing} was.", kLost},
                                 {1, "But the wind had taken the {thing} away.", kLost},
-                            },
-                            {{kThere, "{hero} is {here.at}, and the {thing} is not there"}}};
+                            }};
   Ending end;
   switch (voice.tell(trouble)) {
     case kFriendHasIt:

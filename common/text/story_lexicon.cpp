@@ -43,18 +43,24 @@ Tables make_tables() {
 
   table(Kind::kPlace) = {"a place",
                          {"", "at"},
-                         {{"garden", "in the garden"},
+                         {// at home: kHomes
+                          {"garden", "in the garden"},
                           {"kitchen", "in the kitchen"},
+                          {"barn", "in the barn"},
+                          {"attic", "in the attic"},
+                          {"library", "in the library"},
+                          {"castle", "in the castle"},
+                          {"cellar", "in the cellar"},
+                          {"tower", "in the tower"},
+                          // away
                           {"market", "at the market"},
                           {"hill", "on the hill"},
                           {"pond", "at the pond"},
-                          {"barn", "in the barn"},
                           {"forest", "in the forest"},
-                          {"library", "in the library"},
-                          {"attic", "in the attic"},
                           {"beach", "on the beach"},
                           {"bridge", "on the bridge"},
-                          {"castle", "in the castle"}}};
+                          {"river", "at the river"},
+                          {"island", "on the island"}}};
 
   table(Kind::kMove) = {
       "a way of going", {""}, {{"walked"}, {"ran"}, {"skipped"}, {"hopped"}, {"tiptoed"}, {"marched"}}};

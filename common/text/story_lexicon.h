@@ -48,6 +48,9 @@ inline Words every(Kind kind) {
   return ~Words{0} >> (64 - lexicon(kind).rows.size());
 }
 
+/// The places where stories begin; all others are away from home.
+constexpr Words kHomes = 0xff;
+
 /// The things one can do with thing number `thing`: rows of Kind::kUse.
 constexpr int kUsesPerThing = 2;
 constexpr Words uses_of(int thing) {

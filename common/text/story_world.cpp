@@ -12,11 +12,13 @@ constexpr std::array<RoleInfo, kRoleCount> kRoles = {{
     {"trait", Kind::kTrait, true, "{hero} is {trait}, not {found}", ""},
     {"weather", Kind::kWeather, true, "it is a {weather} {daytime}, not a {found} one", ""},
     {"daytime", Kind::kDaytime, true, "all this happens in one {daytime}, but here it says {found}", ""},
-    {"here", Kind::kPlace, true, "{hero} is {here.at}, but the story puts {hero.him} {found.at}", ""},
+    {"here", Kind::kPlace, true, "{hero} is {here.at}, but the story puts {hero.him} {found.at}",
+     "no story begins {found.at}"},
     {"there", Kind::kPlace, true, "this should be the {there}, not the {found}",
-     "{hero} is {here.at} already"},
+     "if the {thing} were {found.at}, {hero} would have it already"},
     {"goal", Kind::kPlace, true, "{hero} went to the {goal}, not to the {found}",
-     "{hero} cannot leave for the {found}: that is where {hero.he} is"},
+     "{hero} goes far away to look for it, not to the {found}"},
+    {"larder", Kind::kPlace, true, "", "{hero} looks for food at home, not {found.at}"},
     {"move", Kind::kMove, false, "", ""},
     {"colour", Kind::kColour, true, "the {thing} is {colour}, not {found}", ""},
     {"thing", Kind::kThing, true, "{hero} wants the {thing}, but here the story has the {found}", ""},
@@ -59,10 +61,14 @@ Words World::possible(Role role) const {
   switch (role) {
     case kFriend:
       return all & ~known(kHero);
+    case kHere:
+      return kHomes;
+    case kLarder:
+      return kHomes;
     case kThere:
-      return all & ~known(kHere);
+      return all & ~kHomes;
     case kGoal:
-      return all & ~known(kHere) & ~known(kThere);
+      return all & ~kHomes & ~known(kThere);
     case kUse:
       return knows(kThing) ? uses_of(word[kThing]) : all;
     case kOtherUse:

@@ -21,7 +21,8 @@ enum Role : std::uint8_t {
   kDaytime,
   kHere,      // where the hero is now
   kThere,     // where the friend is, or where the friend said the thing is
-  kGoal,      // a third place
+  kGoal,      // where the hero looks instead
+  kLarder,    // where the hero finds something to eat
   kMove,      // how somebody goes; drawn anew each time
   kColour,    // of the thing
   kThing,     // what the hero wants
