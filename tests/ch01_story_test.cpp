@@ -326,7 +326,7 @@ TEST(Judge, NamesTheBrokenFactOfABarter) {
        "tree, found 'Rufus was so sad that he hugged a tree.'"},
       {"found a zebra", "found a pear",
        "expected a sentence about what Rufus brings to Mia, who asked for a pear, found 'Rufus went to the "
-       "market and found a zebra.'"},
+       "kitchen and found a zebra.'"},
       {"  Mia took", " Mia took",
        "expected a sentence about how Mia takes the pear and gives Rufus the kite, found ' Mia took the pear "
        "and gave Rufus the kite.'"},
