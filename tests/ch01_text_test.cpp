@@ -1,6 +1,7 @@
 // Chapter 1's library: reading, cleaning, splitting. (Shards and batches: ch01_batches_test.cpp.)
 #include <gtest/gtest.h>
 #include <unistd.h>
+#include <utf8proc.h>
 #include <zlib.h>
 #include <zstd.h>
 
@@ -8,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
@@ -346,6 +348,37 @@ TEST(Normalise, TwiceIsOnce) {
     const std::string once = normalise(text, options);
     ASSERT_EQ(normalise(once, options), once);
     ASSERT_EQ(find_invalid_utf8(once), std::string::npos);
+  }
+}
+
+TEST(Normalise, ComposesAsTheWholeTextWouldBe) {
+  // Accents, Hangul, characters that decompose and stay apart, marks out of order; pieces against the whole
+  // text.
+  const std::vector<std::string> pieces = {"a",
+                                           "e",
+                                           " ",
+                                           "\n",
+                                           "\xC3\xA9",
+                                           "\xCC\x81",
+                                           "\xCC\xA7",
+                                           "\xE1\x84\x80",
+                                           "\xE1\x85\xA1",
+                                           "\xE1\x86\xA8",
+                                           "\xE2\x84\xAB",
+                                           "\xE0\xA4\x95\xE0\xA4\xBC",
+                                           "\xE2\x80\x99",
+                                           "\xF0\x9D\x85\xA0",
+                                           "\xE2\x80\x80",
+                                           "\xC4\x87"};
+  NormaliseOptions options;
+  options.trim_lines = false;
+  PhiloxSequence random(5, stream_id("compose"));
+  for (int round = 0; round < 5000; ++round) {
+    std::string text;
+    for (std::uint64_t k = random.below(10); k > 0; --k) text += pieces[random.below(pieces.size())];
+    const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> whole(
+        utf8proc_NFC(reinterpret_cast<const utf8proc_uint8_t*>(text.c_str())), &std::free);
+    ASSERT_EQ(normalise(text, options), reinterpret_cast<const char*>(whole.get()));
   }
 }
 

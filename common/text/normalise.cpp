@@ -16,10 +16,6 @@ namespace {
 
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
-bool is_ascii(std::string_view text) {
-  return std::none_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x80; });
-}
-
 /// Line endings, control characters and byte order marks, in one pass.
 std::string clean_controls(std::string_view text, NormaliseReport& report) {
   std::string result;
@@ -46,18 +42,42 @@ std::string clean_controls(std::string_view text, NormaliseReport& report) {
   return result;
 }
 
-/// Normal form C. ASCII is in it already.
-std::string compose(std::string text, NormaliseReport& report) {
-  if (is_ascii(text)) return text;
+/// Appends `text` in normal form C.
+void append_composed(std::string& result, std::string_view text) {
   utf8proc_uint8_t* raw = nullptr;
   const utf8proc_ssize_t size = utf8proc_map(
       reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
       &raw, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(raw, &std::free);
   check(size >= 0, "a text cannot be brought to Unicode normal form C: {}", utf8proc_errmsg(size));
-  std::string composed(reinterpret_cast<const char*>(raw), static_cast<std::size_t>(size));
-  if (composed != text) ++report.composed_texts;
-  return composed;
+  result.append(reinterpret_cast<const char*>(raw), static_cast<std::size_t>(size));
+}
+
+/// Normal form C. Nearly all text is in it already, and what is can be told quickly: below U+0300, the first
+/// combining accent, nothing is ever joined, and an ASCII character is never joined to what stands before it.
+/// So only runs of other characters that hold one from U+0300 on (a byte of 0xCC or more) are looked at, each
+/// with the ASCII character before it, which may take an accent.
+std::string compose(const std::string& text, NormaliseReport& report) {
+  std::string result;
+  result.reserve(text.size());
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  std::size_t copied = 0;
+  for (std::size_t i = 0; i < text.size();) {
+    if (byte(i) < 0x80) {
+      ++i;
+      continue;
+    }
+    const std::size_t begin = i == 0 ? 0 : i - 1;
+    bool above = false;
+    for (; i < text.size() && byte(i) >= 0x80; ++i) above = above || byte(i) >= 0xCC;
+    if (!above) continue;
+    result.append(text, copied, begin - copied);
+    append_composed(result, std::string_view(text).substr(begin, i - begin));
+    copied = i;
+  }
+  result.append(text, copied);
+  if (result != text) ++report.composed_texts;
+  return result;
 }
 
 /// Calls body(line) for each line without its "\n", also the empty one behind a last "\n".
@@ -109,7 +129,7 @@ std::string normalise(std::string_view text, const NormaliseOptions& options, No
   if (bad != std::string_view::npos) fail("{}", describe_invalid_utf8(text, bad, bad));
 
   std::string result = clean_controls(text, counts);
-  if (options.compose) result = compose(std::move(result), counts);
+  if (options.compose) result = compose(result, counts);
   if (options.trim_lines) result = trim_lines(result, counts);
   if (options.collapse_lines) result = collapse_lines(result);
   if (result != text) ++counts.changed_texts;
