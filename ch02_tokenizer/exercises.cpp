@@ -11,8 +11,7 @@ Pair most_frequent_pair(std::span<const std::int32_t> ids) {
 }
 
 // 2.2
-std::vector<std::int32_t> merge_pair(std::span<const std::int32_t> ids, Pair pair,
-                                     std::int32_t new_id) {
+std::vector<std::int32_t> merge_pair(std::span<const std::int32_t> ids, Pair pair, std::int32_t new_id) {
   not_started();  // your code instead of this line
 }
 

@@ -55,6 +55,12 @@ Paths training_inputs(const Paths& inputs, bool with_validation) {
   return files;
 }
 
+std::string names_of(const Paths& inputs) {
+  std::string names;
+  for (const fs::path& input : inputs) names += (names.empty() ? "" : ", ") + input.string();
+  return names;
+}
+
 std::unique_ptr<Tokenizer> train_characters(const Paths& inputs, const BytesDone& bytes_done) {
   std::vector<std::string> texts;
   std::int64_t bytes = 0;
@@ -63,6 +69,7 @@ std::unique_ptr<Tokenizer> train_characters(const Paths& inputs, const BytesDone
     texts.push_back(std::move(document.text));
     if (bytes_done) bytes_done(bytes);
   });
+  check(!texts.empty(), "there is no text to take characters from in {}", names_of(inputs));
   std::vector<std::string_view> views(texts.begin(), texts.end());
   if (views.size() > 1) views.emplace_back("\n");
   return std::make_unique<CharTokenizer>(train_char_tokenizer(views));
@@ -101,7 +108,7 @@ std::unique_ptr<Tokenizer> train_tokenizer(const Paths& inputs, const TrainToken
   PieceCounter counter;
   for_each_batch(training_inputs(inputs, false), options.bytes_done,
                  [&](std::span<const std::string_view> texts) { counter.add(texts); });
-  check(!counter.counts().empty(), "there is no text to learn from");
+  check(!counter.counts().empty(), "there is no text to learn from in {}", names_of(inputs));
   BpeTrainerOptions bpe;
   bpe.vocab_size = options.vocab_size;
   bpe.on_merge = options.on_merge;
