@@ -15,6 +15,7 @@
 #include "common/ops/cpu/block_product.h"
 #include "common/ops/cpu/kernels.h"
 #include "common/ops/cpu/scratch.h"
+#include "common/ops/cpu/transpose.h"
 #include "common/ops/cpu/vec.h"
 
 namespace llm::cpu {
@@ -42,14 +43,11 @@ void pack_rows(float* to, const float* from, Index stride, Index time, Index siz
   std::fill(to + time * padded_size, to + padded_time * padded_size, 0.0F);
 }
 
-/// (T, D) with `stride` between rows -> (D, padded T).
-void pack_columns(float* to, const float* from, Index stride, Index time, Index size, Index padded_time) {
-  constexpr Index kTile = 16;
-  for (Index t0 = 0; t0 < padded_time; t0 += kTile)
-    for (Index d = 0; d < size; ++d) {
-      float* row = to + d * padded_time + t0;
-      for (Index t = 0; t < kTile; ++t) row[t] = t0 + t < time ? from[(t0 + t) * stride + d] : 0.0F;
-    }
+/// (T, D) with `stride` between rows -> blocks of 64 positions, each (D, 64).
+void pack_columns(float* to, const float* from, Index stride, Index time, Index size) {
+  for (Index t = 0; t < time; t += kLanes)
+    transpose_block(to + t / kBlock * kBlock * size + t % kBlock, kBlock, from + t * stride, stride,
+                    std::min(kLanes, time - t), size);
 }
 
 /// Rows of (padded T, padded D) back into (T, D) with `stride` between rows, times `scale`.
@@ -80,71 +78,132 @@ Head head_of(Index index, const AttentionSize& s, const AttentionOptions& option
           options.first_index + static_cast<std::uint64_t>(index * s.time * s.time)};
 }
 
-/// The part of a block that the mask leaves: keys [key, key + keys) that queries [query, query + 8) may see,
-/// to whole vectors.
-Index visible_keys(Index query, Index key, Index keys) {
-  return std::clamp<Index>(round_up(query + kStrip - key, kLanes), 0, keys);
+/// A block: 64 queries from `query` on and 64 keys from `key` on, or what there is of them, in whole strips
+/// of queries and whole vectors of keys.
+struct Block {
+  Index query, key, queries, keys;
+
+  /// Whether the mask cuts through it: then keys after a strip's last query are left out, ...
+  bool diagonal() const { return key == query; }
+  /// ... to whole vectors: how many of the keys the eight queries from `strip` on are multiplied with.
+  Index visible(Index strip) const {
+    return diagonal() ? std::min(keys, round_up(strip + kStrip, kLanes)) : keys;
+  }
+  /// The first query that sees the eight keys from `strip` on.
+  Index first_query(Index strip) const { return diagonal() ? strip : 0; }
+};
+
+/// scores (64, 64) = q k^T; -inf where the key comes after the query.
+void block_scores(float* scores, const float* q, const float* k_columns, const Head& head,
+                  const Block& block) {
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  for (Index strip = 0; strip < block.queries; strip += kStrip)
+    strip_product(scores + strip * kBlock, kBlock, q + (block.query + strip) * head.padded_size,
+                  head.padded_size, 1, k_columns + block.key * head.size, kBlock, block.visible(strip),
+                  head.size, false);
+  if (!block.diagonal()) return;
+  for (Index i = 0; i < block.queries; ++i)  // the mask's edge lies in the last vector of each row
+    std::fill(scores + i * kBlock + i + 1, scores + i * kBlock + block.visible(i / kStrip * kStrip), kNever);
 }
 
-/// scores (8, keys) of eight queries: q k^T, -inf where the key comes after the query.
-void strip_scores(float* scores, const float* q, const float* k_columns, const Head& head, Index query,
-                  Index key, Index keys) {
-  strip_product(scores, kBlock, q + query * head.padded_size, head.padded_size, 1, k_columns + key,
-                head.padded_time, keys, head.size, false);
-  if (key + keys <= query + 1) return;
-  for (Index i = 0; i < kStrip; ++i)
-    for (Index j = std::max<Index>(0, query + i + 1 - key); j < keys; ++j)
-      scores[i * kBlock + j] = -std::numeric_limits<float>::infinity();
+/// The dropout's mask and scale for `count` keys from block.key on, of row i of the block.
+void block_mask(float* mask, const Head& head, const Block& block, Index i, Index count,
+                const AttentionOptions& options) {
+  const auto first =
+      head.dropout_index + static_cast<std::uint64_t>((block.query + i) * head.time + block.key);
+  dropout_scale(mask, count, options.dropout, options.rng, first);
 }
 
-/// Multiplies row `query` of a block's weights by the dropout's mask and scale.
-void drop_row(float* weights, const Head& head, Index query, Index key, Index keys,
-              const AttentionOptions& options) {
-  float scale[kBlock];
-  const auto first = head.dropout_index + static_cast<std::uint64_t>(query * head.time + key);
-  dropout_scale(scale, keys, options.dropout, options.rng, first);
-  for (Index j = 0; j < keys; ++j) weights[j] *= scale[j];
+/// Turns a block of scores into exp(score - maximum), where `maximum` (64 queries) grows to cover this block,
+/// adds them to `total`, and gives in `repair` what everything added before must be multiplied with.
+void block_softmax(float* weights, float* maximum, float* total, float* repair, const Block& block) {
+  for (Index i = 0; i < block.queries; i += kLanes) {
+    Vec highest = load(maximum + i);
+    for (Index lane = 0; lane < kLanes; ++lane)
+      highest[lane] = std::max(maximum[i + lane], row_max(weights + (i + lane) * kBlock,
+                                                          block.visible((i + lane) / kStrip * kStrip)));
+    store(repair + i, exp_nonpositive(load(maximum + i) - highest));
+    store(maximum + i, highest);
+  }
+  for (Index i = 0; i < block.queries; ++i) {
+    float* row = weights + i * kBlock;
+    total[i] = total[i] * repair[i] + row_exp(row, row, block.visible(i / kStrip * kStrip), maximum[i]);
+  }
 }
 
 void forward_head(float* y, float* lse, const float* qkv, const Head& head, Index channels,
                   const AttentionOptions& options) {
   const Index size = head.padded_size;
-  const auto [q, k_columns, v, out, weights] =
-      scratch.cut({head.padded_time * size, head.size * head.padded_time, head.padded_time * size,
-                   kStrip * size, kStrip * kBlock});
+  const Index rows = head.padded_time * size;
+  const auto [q, k_columns, v, out, weights, maximum, total, repair] =
+      scratch.cut({rows, round_up(head.time, kBlock) * head.size, rows, kBlock * size, kBlock * kBlock,
+                   kBlock, kBlock, kBlock});
   const float* from = qkv + head.qkv;
   pack_rows(q, from, 3 * channels, head.time, head.size, head.padded_time, size,
             1.0F / std::sqrt(static_cast<float>(head.size)));
-  pack_columns(k_columns, from + channels, 3 * channels, head.time, head.size, head.padded_time);
+  pack_columns(k_columns, from + channels, 3 * channels, head.time, head.size);
   pack_rows(v, from + 2 * channels, 3 * channels, head.time, head.size, head.padded_time, size, 1);
 
-  for (Index query = 0; query < head.time; query += kStrip) {
-    float running_max[kStrip], running_sum[kStrip];
-    std::fill_n(running_max, kStrip, -std::numeric_limits<float>::infinity());
-    std::fill_n(running_sum, kStrip, 0.0F);
-    for (Index key = 0; key < query + kStrip; key += kBlock) {
-      const Index keys = visible_keys(query, key, std::min(kBlock, head.padded_time - key));
-      strip_scores(weights, q, k_columns, head, query, key, keys);
-      for (Index i = 0; i < kStrip; ++i) {
-        float* row = weights + i * kBlock;
-        const float highest = std::max(running_max[i], row_max(row, keys));
-        const float total = row_exp(row, row, keys, highest);
-        const float repair = key == 0 ? 0 : std::exp(running_max[i] - highest);
-        running_sum[i] = running_sum[i] * repair + total;
-        running_max[i] = highest;
-        if (key > 0)
+  for (Index query = 0; query < head.time; query += kBlock) {
+    std::fill_n(maximum, kBlock, -std::numeric_limits<float>::infinity());
+    std::fill_n(total, kBlock, 0.0F);
+    std::fill_n(out, kBlock * size, 0.0F);
+    for (Index key = 0; key <= query; key += kBlock) {
+      const Block block{query, key, std::min(kBlock, head.padded_time - query),
+                        std::min(kBlock, head.padded_time - key)};
+      block_scores(weights, q, k_columns, head, block);
+      block_softmax(weights, maximum, total, repair, block);
+      if (key > 0)
+        for (Index i = 0; i < block.queries; ++i)
           for (Index d = 0; d < size; d += kLanes)
-            store(out + i * size + d, load(out + i * size + d) * repair);
-        if (options.dropout > 0) drop_row(row, head, query + i, key, keys, options);
-      }
-      strip_product(out, size, weights, kBlock, 1, v + key * size, size, size, keys, key > 0);
+            store(out + i * size + d, load(out + i * size + d) * repair[i]);
+      if (options.dropout > 0)
+        for (Index i = 0; i < block.queries; ++i) {
+          float mask[kBlock];
+          const Index count = block.visible(i / kStrip * kStrip);
+          block_mask(mask, head, block, i, count, options);
+          for (Index j = 0; j < count; ++j) weights[i * kBlock + j] *= mask[j];
+        }
+      for (Index strip = 0; strip < block.queries; strip += kStrip)  // (8, keys) (keys, D)
+        strip_product(out + strip * size, size, weights + strip * kBlock, kBlock, 1, v + key * size, size,
+                      size, block.visible(strip), true);
     }
-    for (Index i = 0; i < std::min(kStrip, head.time - query); ++i) {
+    for (Index i = 0; i < std::min(kBlock, head.time - query); ++i) {
       float* to = y + head.y + (query + i) * channels;
-      const float over = 1.0F / running_sum[i];
+      const float over = 1.0F / total[i];
 #pragma GCC ivdep
       for (Index d = 0; d < head.size; ++d) to[d] = out[i * size + d] * over;
-      lse[head.row + query + i] = running_max[i] + std::log(running_sum[i]);
+      lse[head.row + query + i] = maximum[i] + std::log(total[i]);
+    }
+  }
+}
+
+/// Scores (64, 64) -> weights p = exp(score - lse); dp -> ds = p (M dp - delta), p -> M p with M the
+/// dropout's mask and scale (1 without).
+void block_softmax_backward(float* p, float* ds, const float* lse, const float* delta, const Head& head,
+                            const Block& block, const AttentionOptions& options) {
+  for (Index i = 0; i < block.queries; ++i) {
+    float* weights = p + i * kBlock;
+    float* grad = ds + i * kBlock;
+    const Index count = block.visible(i / kStrip * kStrip);
+    // Queries that only fill up a strip get weight 0.
+    const bool real = block.query + i < head.time;
+    const float shift = real ? lse[block.query + i] : std::numeric_limits<float>::infinity();
+    const float dot = delta[block.query + i];
+    if (options.dropout > 0) {
+      float mask[kBlock];
+      block_mask(mask, head, block, i, count, options);
+      row_exp(weights, weights, count, shift);
+      for (Index j = 0; j < count; ++j) {
+        grad[j] = weights[j] * (mask[j] * grad[j] - dot);
+        weights[j] *= mask[j];
+      }
+    } else {
+      for (Index j = 0; j < count; j += kLanes) {
+        const Vec weight = exp_nonpositive(load(weights + j) - shift);
+        store(weights + j, weight);
+        store(grad + j, weight * (load(grad + j) - dot));
+      }
     }
   }
 }
@@ -155,7 +214,7 @@ void backward_head(float* dqkv, const float* dy, const float* y, const float* ls
                    const Head& head, Index channels, const AttentionOptions& options) {
   const Index size = head.padded_size;
   const Index rows = head.padded_time * size;
-  const Index columns = head.size * head.padded_time;
+  const Index columns = round_up(head.time, kBlock) * head.size;
   const auto [q, k, k_columns, v_columns, dout, dq, dk, dv, delta, p, ds] =
       scratch.cut({rows, rows, columns, columns, rows, rows, rows, rows, head.padded_time, kBlock * kBlock,
                    kBlock * kBlock});
@@ -163,66 +222,46 @@ void backward_head(float* dqkv, const float* dy, const float* y, const float* ls
   const float* from = qkv + head.qkv;
   pack_rows(q, from, 3 * channels, head.time, head.size, head.padded_time, size, scale);
   pack_rows(k, from + channels, 3 * channels, head.time, head.size, head.padded_time, size, 1);
-  pack_columns(k_columns, from + channels, 3 * channels, head.time, head.size, head.padded_time);
-  pack_columns(v_columns, from + 2 * channels, 3 * channels, head.time, head.size, head.padded_time);
+  pack_columns(k_columns, from + channels, 3 * channels, head.time, head.size);
+  pack_columns(v_columns, from + 2 * channels, 3 * channels, head.time, head.size);
   pack_rows(dout, dy + head.y, channels, head.time, head.size, head.padded_time, size, 1);
   std::fill_n(dq, rows, 0.0F);
   std::fill_n(dk, rows, 0.0F);
   std::fill_n(dv, rows, 0.0F);
-  for (Index t = 0; t < head.padded_time; ++t) {
-    float dot = 0;
-    if (t < head.time)
-      for (Index d = 0; d < head.size; ++d) dot += y[head.y + t * channels + d] * dout[t * size + d];
-    delta[t] = dot;
+  std::fill_n(delta, head.padded_time, 0.0F);
+  for (Index t = 0; t < head.time; ++t) {
+    const float* out = y + head.y + t * channels;
+    Vec dot = {};
+    for (Index d = 0; d < head.size; d += kLanes)  // dout is 0 beyond D
+      dot += load_part(out + d, std::min(kLanes, head.size - d)) * load(dout + t * size + d);
+    delta[t] = sum(dot);
   }
 
-  for (Index key = 0; key < head.time; key += kBlock) {
-    const Index all_keys = std::min(kBlock, head.padded_time - key);
-    for (Index block = key; block < head.time; block += kBlock) {
-      const Index queries = std::min(kBlock, head.padded_time - block);
-      for (Index strip = 0; strip < queries; strip += kStrip) {
-        const Index query = block + strip;
-        const Index keys = visible_keys(query, key, all_keys);
-        float* strip_p = p + strip * kBlock;
-        float* strip_ds = ds + strip * kBlock;
-        strip_scores(strip_p, q, k_columns, head, query, key, keys);
-        strip_product(strip_ds, kBlock, dout + query * size, size, 1, v_columns + key, head.padded_time, keys,
-                      head.size, false);
-        for (Index i = 0; i < kStrip; ++i) {
-          float* weights = strip_p + i * kBlock;
-          float* grad = strip_ds + i * kBlock;
-          const bool real = query + i < head.time;  // padded queries give nothing
-          const float shift = real ? lse[head.row + query + i] : std::numeric_limits<float>::infinity();
-          row_exp(weights, weights, keys, shift);
-          if (options.dropout > 0) {
-            float mask[kBlock];
-            const auto first = head.dropout_index + static_cast<std::uint64_t>((query + i) * head.time + key);
-            dropout_scale(mask, keys, options.dropout, options.rng, first);
-            for (Index j = 0; j < keys; ++j) {
-              grad[j] = weights[j] * (mask[j] * grad[j] - delta[query + i]);
-              weights[j] *= mask[j];
-            }
-          } else {
-            for (Index j = 0; j < keys; j += kLanes)
-              store(grad + j, load(weights + j) * (load(grad + j) - delta[query + i]));
-          }
-        }
-        // dQ (8, D) += dS (8, keys) K (keys, D)
-        strip_product(dq + query * size, size, strip_ds, kBlock, 1, k + key * size, size, size, keys, true);
-      }
-      // dK, dV (keys, D) += dS^T Q, (M P)^T dY. On the diagonal, eight keys are seen by the queries from
-      // theirs on.
-      for (Index strip = 0; strip < all_keys; strip += kStrip) {
-        const Index first = block == key ? strip : 0;
-        const Index count = queries - first;
-        if (count <= 0) continue;
+  for (Index key = 0; key < head.time; key += kBlock)
+    for (Index query = key; query < head.time; query += kBlock) {
+      const Block block{query, key, std::min(kBlock, head.padded_time - query),
+                        std::min(kBlock, head.padded_time - key)};
+      block_scores(p, q, k_columns, head, block);
+      for (Index strip = 0; strip < block.queries; strip += kStrip)  // dP (8, keys) = dY (8, D) V^T (D, keys)
+        strip_product(ds + strip * kBlock, kBlock, dout + (query + strip) * size, size, 1,
+                      v_columns + key * head.size, kBlock, block.visible(strip), head.size, false);
+      block_softmax_backward(p, ds, lse + head.row, delta, head, block, options);
+      for (Index strip = 0; strip < block.queries; strip += kStrip)  // dQ (8, D) += dS (8, keys) K (keys, D)
+        strip_product(dq + (query + strip) * size, size, ds + strip * kBlock, kBlock, 1, k + key * size, size,
+                      size, block.visible(strip), true);
+      for (Index strip = 0; strip < block.keys;
+           strip += kStrip) {  // dK (8, D) += dS^T (8, queries) Q (queries, D)
+        const Index first = block.first_query(strip);
         strip_product(dk + (key + strip) * size, size, ds + first * kBlock + strip, 1, kBlock,
-                      q + (block + first) * size, size, size, count, true);
+                      q + (query + first) * size, size, size, block.queries - first, true);
+      }
+      for (Index strip = 0; strip < block.keys;
+           strip += kStrip) {  // dV (8, D) += (M P)^T (8, queries) dY (queries, D)
+        const Index first = block.first_query(strip);
         strip_product(dv + (key + strip) * size, size, p + first * kBlock + strip, 1, kBlock,
-                      dout + (block + first) * size, size, size, count, true);
+                      dout + (query + first) * size, size, size, block.queries - first, true);
       }
     }
-  }
   float* to = dqkv + head.qkv;
   unpack_rows(to, 3 * channels, dq, head.time, head.size, size, scale);
   unpack_rows(to + channels, 3 * channels, dk, head.time, head.size, size, 1);  // q carries the scale already

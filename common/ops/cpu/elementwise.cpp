@@ -15,7 +15,7 @@ constexpr Index kGrain = 16384;
 /// > 10 is taken as 10: there it is 1, or less than 1e-37, and x^3 cannot overflow.
 inline Vec gelu_gate(Vec x) {
   constexpr float kScale = -2 * 0.7978845608028654F;
-  return 1.0F / (1.0F + exp(x * kScale * (1.0F + 0.044715F * x * x)));
+  return 1.0F / (1.0F + exp_bounded(x * kScale * (1.0F + 0.044715F * x * x)));
 }
 inline Vec gelu(Vec x) {
   return x * gelu_gate(min(max(x, splat(-10)), splat(10)));

@@ -46,9 +46,10 @@ void dropout_scale(float* scale, Index count, float p, const Philox& rng, std::u
 // softmax.cpp: x (N, C)
 void softmax_forward(float* y, const float* x, Index rows, Index columns);
 void softmax_backward(float* dx, const float* dy, const float* y, Index rows, Index columns);
-/// The largest element of a row (NaN if there is one; -inf if empty).
+/// The largest element of a row; NaN is passed over; -inf if empty.
 float row_max(const float* x, Index count);
-/// y[i] = exp(x[i] - shift); returns their sum. y may be x, or null to only add up.
+/// y[i] = exp(x[i] - shift), where shift is at least the row's maximum; returns their sum. y may be x, or
+/// null to only add up.
 float row_exp(float* y, const float* x, Index count, float shift);
 
 // attention_naive.cpp, attention_flash.cpp: qkv (B, T, 3C)

@@ -26,8 +26,8 @@ float row_exp(float* y, const float* x, Index count, float shift) {
   Vec total[2] = {};
   Index i = 0;
   for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
-    const Vec a = exp(load(x + i) - shift);
-    const Vec b = exp(load(x + i + kLanes) - shift);
+    const Vec a = exp_nonpositive(load(x + i) - shift);
+    const Vec b = exp_nonpositive(load(x + i + kLanes) - shift);
     total[0] += a;
     total[1] += b;
     if (y) {
@@ -38,7 +38,7 @@ float row_exp(float* y, const float* x, Index count, float shift) {
   for (; i < count; i += kLanes) {
     const Index left = count - i < kLanes ? count - i : kLanes;
     // The lanes past the end are -inf and add nothing.
-    const Vec a = exp(load_part(x + i, left, -std::numeric_limits<float>::infinity()) - shift);
+    const Vec a = exp_nonpositive(load_part(x + i, left, -std::numeric_limits<float>::infinity()) - shift);
     total[0] += a;
     if (y) store_part(y + i, a, left);
   }

@@ -5,10 +5,8 @@
 // always sixteen lanes, so that sums are added in the same order on every machine. Chapter 3 explains it.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 namespace llm::cpu {
 
@@ -47,56 +45,58 @@ inline Vec min(Vec a, Vec b) {
   return a > b ? b : a;
 }
 
-/// Sum of the lanes, in halves: (0 + 8) + (4 + 12) ...
-inline float sum(Vec v) {
-  float lane[kLanes];
-  store(lane, v);
-  for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-  return lane[0];
+/// The lanes `step` further on, around the end.
+template <int Step>
+[[gnu::always_inline]] inline Vec rotated(Vec v) {
+  constexpr auto at = [](int i) { return (i + Step) % 16; };
+  return __builtin_shufflevector(v, v, at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9),
+                                 at(10), at(11), at(12), at(13), at(14), at(15));
 }
-/// The largest lane; NaN if one is NaN.
+/// Sum of the lanes, in halves: (0 + 8), (1 + 9) ... then (0 + 4) ...
+inline float sum(Vec v) {
+  v += rotated<8>(v);
+  v += rotated<4>(v);
+  v += rotated<2>(v);
+  v += rotated<1>(v);
+  return v[0];
+}
+/// The largest lane. What it says of a NaN is not defined.
 inline float largest(Vec v) {
-  float lane[kLanes];
-  store(lane, v);
-  float best = lane[0];
-  for (const float value : lane)
-    if (!(value <= best)) best = value;
-  return best;
+  v = max(v, rotated<8>(v));
+  v = max(v, rotated<4>(v));
+  v = max(v, rotated<2>(v));
+  v = max(v, rotated<1>(v));
+  return v[0];
 }
 
-/// e^x, within 2 units in the last place. 0 below -87.3 (no denormals), infinity above 88.7, NaN stays NaN.
+/// e^x for -87.3 <= x <= 88.3 (or NaN), within 2 units in the last place.
 ///
 /// x = n ln 2 + r with |r| <= ln(2) / 2; e^x = 2^n e^r. ln 2 is split in two so that n ln 2 is exact to
 /// 2^-40; e^r is a polynomial whose coefficients minimise the largest relative error on the interval (3e-9;
 /// the first two are exactly 1, the others found by reweighted least squares); 2^n is made of exponent bits.
-inline Vec exp(Vec x) {
-  constexpr float kLowest = -87.33654F;
-  constexpr float kHighest = 88.72283F;
+inline Vec exp_bounded(Vec x) {
   constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  const Vec clamped = min(max(x, splat(kLowest)), splat(kHighest));
-  const Vec shifted = clamped * 1.44269504F + kRound;
+  const Vec shifted = x * 1.44269504F + kRound;
   const Vec n = shifted - kRound;
-  const Vec r = (clamped - n * 0.693359375F) - n * -2.12194440e-4F;
+  const Vec r = (x - n * 0.693359375F) - n * -2.12194440e-4F;
   Vec p = r * 1.3814539e-3F + 8.368745e-3F;
   p = p * r + 4.166839e-2F;
   p = p * r + 1.6666521e-1F;
   p = p * r + 4.9999994e-1F;
   p = (p * r) * r + r + 1.0F;
-  // 2^n in two steps, since 2^128 is no float though 2^128 e^r may be one.
-  IntVec exponent;
-  std::memcpy(&exponent, &shifted, sizeof exponent);
-  exponent -= std::bit_cast<std::int32_t>(kRound);
-  const IntVec half = exponent >> 1;
-  const IntVec bits_a = (half + 127) << 23;
-  const IntVec bits_b = (exponent - half + 127) << 23;
-  Vec a, b;
-  std::memcpy(&a, &bits_a, sizeof a);
-  std::memcpy(&b, &bits_b, sizeof b);
-  const Vec y = (p * a) * b;
-  constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  const Vec low = x < kLowest ? Vec{} : y;
-  return x > kHighest ? splat(kInfinity) : low;
+  IntVec bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits << 23) + (127 << 23);  // the low bits of `shifted` hold n; kRound's own shift out
+  Vec power;
+  std::memcpy(&power, &bits, sizeof power);
+  return p * power;
+}
+
+/// e^x for x <= 0, as softmax needs it: 0 below -87.3 (no denormals), NaN stays NaN.
+inline Vec exp_nonpositive(Vec x) {
+  constexpr float kLowest = -87.33654F;
+  const Vec y = exp_bounded(max(x, splat(kLowest)));
+  return x < kLowest ? Vec{} : y;
 }
 
 }  // namespace llm::cpu
