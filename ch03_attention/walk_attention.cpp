@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
+#include <set>
 
 #include "ch03_attention/walk.h"
 #include "ch03_attention/walk_pictures.h"
@@ -83,6 +84,34 @@ float dot(const float* a, const float* b) {
   return std::inner_product(a, a + kChannels, b, 0.0F);
 }
 
+/// Of the sentences of the first stories, with 8 to 15 tokens, all different, the one with the most tokens
+/// that are alike (two names, two things): there attention has something to show.
+Ids telling_sentence(const Tokenizer& tokenizer, const std::vector<Document>& stories,
+                     const Tensor& vectors) {
+  Ids best;
+  float most = -1;
+  for (std::size_t i = 0; i < std::min<std::size_t>(stories.size(), 100); ++i) {
+    const std::string& text = stories[i].text;
+    for (std::size_t begin = 0, end = 0; (end = text.find('.', begin)) != std::string::npos;
+         begin = end + 2) {
+      const Ids ids = tokenizer.encode(text.substr(begin, end + 1 - begin));
+      if (ids.size() < 8 || ids.size() > 15 || std::set(ids.begin(), ids.end()).size() < ids.size()) continue;
+      const auto unknown = [&](std::int32_t id) { return squared_norm(vectors.slice(id, id + 1)) == 0; };
+      if (std::any_of(ids.begin(), ids.end(), unknown)) continue;
+      float alike = 0;
+      for (std::size_t t = 0; t < ids.size(); ++t)
+        for (std::size_t j = 0; j < t; ++j) {
+          const float similarity =
+              dot(vectors.data() + ids[t] * kChannels, vectors.data() + ids[j] * kChannels) / kChannels;
+          alike += std::max(0.0F, similarity - 0.5F);
+        }
+      if (alike > most) most = alike, best = ids;
+    }
+  }
+  check(!best.empty(), "the stories have no sentence of 8 to 15 different tokens to look at");
+  return best;
+}
+
 void show_similarity(const Tokenizer& tokenizer, const Tensor& vectors) {
   headline("1. Similarity is a dot product");
   fmt::print(
@@ -134,12 +163,17 @@ void show_bare_attention(const Tokenizer& tokenizer, const Ids& ids, const Tenso
   Tensor weights({T, T});
   softmax_forward(weights, scores);
   fmt::print("The sentence: {}\n\n", show_tokens(tokenizer, ids));
-  const std::int64_t last = T - 2;  // the word before the full stop
+  // The token that looks most at another one.
+  std::int64_t query = 0;
+  float most = 0;
+  for (std::int64_t t = 0; t < T; ++t)
+    for (std::int64_t k = 0; k < T; ++k)
+      if (t != k && weights.data()[t * T + k] > most) most = weights.data()[t * T + k], query = t;
   fmt::print(
       "Token {} ({}) scores every token (four times the similarity); softmax makes of the scores weights "
       "that\nsum to 1:\n\n  {}\n\n",
-      last, readable_token(tokenizer, ids[static_cast<std::size_t>(last)]),
-      largest(tokenizer, ids, weights.data() + last * T, 5));
+      query, readable_token(tokenizer, ids[static_cast<std::size_t>(query)]),
+      largest(tokenizer, ids, weights.data() + query * T, 5));
   Tensor mean({T, kChannels});
   gemm(false, false, T, kChannels, T, 1.0F, weights.data(), T, x.data(), kChannels, 0.0F, mean.data(),
        kChannels);
@@ -278,10 +312,7 @@ void walk(const fs::path& work, std::uint64_t seed, MetricsWriter& metrics) {
 
   const Tensor vectors = vectors_by_counting(shard.tokens(), tokenizer->vocab_size(), seed);
   show_similarity(*tokenizer, vectors);
-  const std::string& story = stories.front().text;
-  Ids ids = tokenizer->encode(story.substr(0, story.find('.') + 1));
-  ids.resize(std::min<std::size_t>(ids.size(), 16));
-  check(ids.size() >= 2, "the first story of {} begins with no sentence", (folder / "val.jsonl").string());
+  const Ids ids = telling_sentence(*tokenizer, stories, vectors);
   Tensor x({static_cast<std::int64_t>(ids.size()), kChannels});
   for (std::size_t t = 0; t < ids.size(); ++t)
     std::copy_n(vectors.data() + ids[t] * kChannels, kChannels,

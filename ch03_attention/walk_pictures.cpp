@@ -43,7 +43,8 @@ std::string show_tokens(const Tokenizer& tokenizer, const std::vector<std::int32
 
 void show_heat_map(const Tokenizer& tokenizer, const std::vector<std::int32_t>& ids, const float* weights,
                    bool causal, const std::string& title, const std::filesystem::path& svg_file) {
-  HeatMap map{.title = title, .row_title = "query", .column_title = "key", .low = 0.0, .high = 1.0};
+  // Weights above a half are rare; a scale that ends there shows the others.
+  HeatMap map{.title = title, .row_title = "query", .column_title = "key", .low = 0.0, .high = 0.5};
   const std::size_t T = ids.size();
   for (std::size_t row = 0; row < T; ++row) {
     map.row_labels.push_back(printable(tokenizer.token_bytes(ids[row])));
