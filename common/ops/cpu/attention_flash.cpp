@@ -7,6 +7,7 @@
 //
 // A head's parts are first copied out of (B, T, 3C) into rows of their own, padded with zeros to whole
 // vectors and strips, so that the inner loops have no odd ends.
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -89,21 +90,26 @@ struct Block {
   Index visible(Index strip) const {
     return diagonal() ? std::min(keys, round_up(strip + kStrip, kLanes)) : keys;
   }
+  Index visible_to(Index query_of_block) const { return visible(query_of_block / kStrip * kStrip); }
   /// The first query that sees the eight keys from `strip` on.
   Index first_query(Index strip) const { return diagonal() ? strip : 0; }
 };
 
-/// scores (64, 64) = q k^T; -inf where the key comes after the query.
+/// scores (64, 64) = q k^T, also for the few keys of a strip's last vector that the mask will take away.
 void block_scores(float* scores, const float* q, const float* k_columns, const Head& head,
                   const Block& block) {
-  constexpr float kNever = -std::numeric_limits<float>::infinity();
   for (Index strip = 0; strip < block.queries; strip += kStrip)
     strip_product(scores + strip * kBlock, kBlock, q + (block.query + strip) * head.padded_size,
                   head.padded_size, 1, k_columns + block.key * head.size, kBlock, block.visible(strip),
                   head.size, false);
-  if (!block.diagonal()) return;
-  for (Index i = 0; i < block.queries; ++i)  // the mask's edge lies in the last vector of each row
-    std::fill(scores + i * kBlock + i + 1, scores + i * kBlock + block.visible(i / kStrip * kStrip), kNever);
+}
+
+/// Vector j of row i of a block of scores: -inf where the key comes after the query.
+Vec masked(const float* scores, const Block& block, Index i, Index j) {
+  constexpr IntVec kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const Vec score = load(scores + i * kBlock + j);
+  if (!block.diagonal() || j + kLanes <= i + 1) return score;
+  return kLane > static_cast<std::int32_t>(i - j) ? splat(-std::numeric_limits<float>::infinity()) : score;
 }
 
 /// The dropout's mask and scale for `count` keys from block.key on, of row i of the block.
@@ -118,16 +124,25 @@ void block_mask(float* mask, const Head& head, const Block& block, Index i, Inde
 /// adds them to `total`, and gives in `repair` what everything added before must be multiplied with.
 void block_softmax(float* weights, float* maximum, float* total, float* repair, const Block& block) {
   for (Index i = 0; i < block.queries; i += kLanes) {
-    Vec highest = load(maximum + i);
-    for (Index lane = 0; lane < kLanes; ++lane)
-      highest[lane] = std::max(maximum[i + lane], row_max(weights + (i + lane) * kBlock,
-                                                          block.visible((i + lane) / kStrip * kStrip)));
-    store(repair + i, exp_nonpositive(load(maximum + i) - highest));
+    Vec row[kLanes];
+    for (Index r = 0; r < kLanes; ++r) {
+      row[r] = masked(weights, block, i + r, 0);
+      for (Index j = kLanes; j < block.visible_to(i + r); j += kLanes)
+        row[r] = max(row[r], masked(weights, block, i + r, j));
+    }
+    const Vec highest = max(load(maximum + i), reduce_rows(row, [](Vec a, Vec b) { return max(a, b); }));
+    const Vec factor = exp_nonpositive(load(maximum + i) - highest);
     store(maximum + i, highest);
-  }
-  for (Index i = 0; i < block.queries; ++i) {
-    float* row = weights + i * kBlock;
-    total[i] = total[i] * repair[i] + row_exp(row, row, block.visible(i / kStrip * kStrip), maximum[i]);
+    store(repair + i, factor);
+    for (Index r = 0; r < kLanes; ++r) {
+      row[r] = Vec{};
+      for (Index j = 0; j < block.visible_to(i + r); j += kLanes) {
+        const Vec weight = exp_nonpositive(masked(weights, block, i + r, j) - maximum[i + r]);
+        store(weights + (i + r) * kBlock + j, weight);
+        row[r] += weight;
+      }
+    }
+    store(total + i, load(total + i) * factor + reduce_rows(row, [](Vec a, Vec b) { return a + b; }));
   }
 }
 
@@ -147,7 +162,6 @@ void forward_head(float* y, float* lse, const float* qkv, const Head& head, Inde
   for (Index query = 0; query < head.time; query += kBlock) {
     std::fill_n(maximum, kBlock, -std::numeric_limits<float>::infinity());
     std::fill_n(total, kBlock, 0.0F);
-    std::fill_n(out, kBlock * size, 0.0F);
     for (Index key = 0; key <= query; key += kBlock) {
       const Block block{query, key, std::min(kBlock, head.padded_time - query),
                         std::min(kBlock, head.padded_time - key)};
@@ -160,20 +174,23 @@ void forward_head(float* y, float* lse, const float* qkv, const Head& head, Inde
       if (options.dropout > 0)
         for (Index i = 0; i < block.queries; ++i) {
           float mask[kBlock];
-          const Index count = block.visible(i / kStrip * kStrip);
+          const Index count = block.visible_to(i);
           block_mask(mask, head, block, i, count, options);
           for (Index j = 0; j < count; ++j) weights[i * kBlock + j] *= mask[j];
         }
       for (Index strip = 0; strip < block.queries; strip += kStrip)  // (8, keys) (keys, D)
         strip_product(out + strip * size, size, weights + strip * kBlock, kBlock, 1, v + key * size, size,
-                      size, block.visible(strip), true);
+                      size, block.visible(strip), key > 0);
     }
-    for (Index i = 0; i < std::min(kBlock, head.time - query); ++i) {
+    const Index real = std::min(kBlock, head.time - query);
+    using Array = Eigen::Array<float, Eigen::Dynamic, 1>;
+    Eigen::Map<Array>(lse + head.row + query, real) =
+        Eigen::Map<const Array>(maximum, real) + Eigen::Map<const Array>(total, real).log();
+    for (Index i = 0; i < real; ++i) {
       float* to = y + head.y + (query + i) * channels;
       const float over = 1.0F / total[i];
 #pragma GCC ivdep
       for (Index d = 0; d < head.size; ++d) to[d] = out[i * size + d] * over;
-      lse[head.row + query + i] = maximum[i] + std::log(total[i]);
     }
   }
 }
@@ -185,7 +202,7 @@ void block_softmax_backward(float* p, float* ds, const float* lse, const float* 
   for (Index i = 0; i < block.queries; ++i) {
     float* weights = p + i * kBlock;
     float* grad = ds + i * kBlock;
-    const Index count = block.visible(i / kStrip * kStrip);
+    const Index count = block.visible_to(i);
     // Queries that only fill up a strip get weight 0.
     const bool real = block.query + i < head.time;
     const float shift = real ? lse[block.query + i] : std::numeric_limits<float>::infinity();
@@ -193,14 +210,15 @@ void block_softmax_backward(float* p, float* ds, const float* lse, const float* 
     if (options.dropout > 0) {
       float mask[kBlock];
       block_mask(mask, head, block, i, count, options);
-      row_exp(weights, weights, count, shift);
+      for (Index j = 0; j < count; j += kLanes)
+        store(weights + j, exp_nonpositive(masked(p, block, i, j) - shift));
       for (Index j = 0; j < count; ++j) {
         grad[j] = weights[j] * (mask[j] * grad[j] - dot);
         weights[j] *= mask[j];
       }
     } else {
       for (Index j = 0; j < count; j += kLanes) {
-        const Vec weight = exp_nonpositive(load(weights + j) - shift);
+        const Vec weight = exp_nonpositive(masked(p, block, i, j) - shift);
         store(weights + j, weight);
         store(grad + j, weight * (load(grad + j) - dot));
       }
@@ -225,15 +243,13 @@ void backward_head(float* dqkv, const float* dy, const float* y, const float* ls
   pack_columns(k_columns, from + channels, 3 * channels, head.time, head.size);
   pack_columns(v_columns, from + 2 * channels, 3 * channels, head.time, head.size);
   pack_rows(dout, dy + head.y, channels, head.time, head.size, head.padded_time, size, 1);
-  std::fill_n(dq, rows, 0.0F);
-  std::fill_n(dk, rows, 0.0F);
-  std::fill_n(dv, rows, 0.0F);
   std::fill_n(delta, head.padded_time, 0.0F);
   for (Index t = 0; t < head.time; ++t) {
     const float* out = y + head.y + t * channels;
     Vec dot = {};
-    for (Index d = 0; d < head.size; d += kLanes)  // dout is 0 beyond D
-      dot += load_part(out + d, std::min(kLanes, head.size - d)) * load(dout + t * size + d);
+    Index d = 0;
+    for (; d + kLanes <= head.size; d += kLanes) dot += load(out + d) * load(dout + t * size + d);
+    if (d < head.size) dot += load_part(out + d, head.size - d) * load(dout + t * size + d);
     delta[t] = sum(dot);
   }
 
@@ -248,18 +264,17 @@ void backward_head(float* dqkv, const float* dy, const float* y, const float* ls
       block_softmax_backward(p, ds, lse + head.row, delta, head, block, options);
       for (Index strip = 0; strip < block.queries; strip += kStrip)  // dQ (8, D) += dS (8, keys) K (keys, D)
         strip_product(dq + (query + strip) * size, size, ds + strip * kBlock, kBlock, 1, k + key * size, size,
-                      size, block.visible(strip), true);
-      for (Index strip = 0; strip < block.keys;
-           strip += kStrip) {  // dK (8, D) += dS^T (8, queries) Q (queries, D)
+                      size, block.visible(strip), key > 0);
+      // dK (8, D) += dS^T (8, queries) Q (queries, D), and dV += (M P)^T dY
+      for (Index strip = 0; strip < block.keys; strip += kStrip) {
         const Index first = block.first_query(strip);
         strip_product(dk + (key + strip) * size, size, ds + first * kBlock + strip, 1, kBlock,
-                      q + (query + first) * size, size, size, block.queries - first, true);
+                      q + (query + first) * size, size, size, block.queries - first, query > key);
       }
-      for (Index strip = 0; strip < block.keys;
-           strip += kStrip) {  // dV (8, D) += (M P)^T (8, queries) dY (queries, D)
+      for (Index strip = 0; strip < block.keys; strip += kStrip) {
         const Index first = block.first_query(strip);
         strip_product(dv + (key + strip) * size, size, p + first * kBlock + strip, 1, kBlock,
-                      dout + (query + first) * size, size, size, block.queries - first, true);
+                      dout + (query + first) * size, size, size, block.queries - first, query > key);
       }
     }
   float* to = dqkv + head.qkv;

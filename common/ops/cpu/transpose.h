@@ -33,6 +33,24 @@ template <int Step>
   }
 }
 
+/// Lane i of the result is the sum of the lanes of row[i] (or their maximum, or whatever `combine` does to
+/// two): the rounds of the transposition, each followed by adding what has met. Fifteen additions for sixteen
+/// rows.
+template <typename Combine>
+[[gnu::always_inline]] inline Vec reduce_rows(Vec (&row)[kLanes], const Combine& combine) {
+  exchange<8>(row);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) row[i] = combine(row[i], row[i + 8]);
+  exchange<4>(row);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) row[i] = combine(row[i], row[i + 4]);
+  exchange<2>(row);
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) row[i] = combine(row[i], row[i + 2]);
+  exchange<1>(row);
+  return combine(row[0], row[1]);
+}
+
 /// from (rows <= 16, columns), `from_row` floats apart -> to (columns, 16), `to_row` apart; zeros for missing
 /// rows.
 inline void transpose_block(float* to, Index to_row, const float* from, Index from_row, Index rows,
