@@ -120,10 +120,14 @@ TEST(GptStage, GradientsAreFiniteDifferencesUnderDropout) {
 }
 
 TEST(GptStage, IsTheSameToTheBitForAnyNumberOfThreads) {
-  GptConfig config = small_config();
+  GptConfig config = small_config();  // made large enough for every loop to be divided among threads
+  config.vocab_size = 1001;
+  config.context = 67;
+  config.channels = 96;
+  config.mlp_channels = 0;
   config.dropout = 0.1F;
-  const Tensor tokens = random_ids(3, 19, config.vocab_size, 1);
-  const Tensor targets = random_ids(3, 19, config.vocab_size, 2);
+  const Tensor tokens = random_ids(5, 67, config.vocab_size, 1);
+  const Tensor targets = random_ids(5, 67, config.vocab_size, 2);
   std::vector<float> values;
   std::vector<float> gradients;
   double loss = 0;
