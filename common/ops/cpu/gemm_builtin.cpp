@@ -32,6 +32,7 @@ namespace {
 constexpr Index kPanel = 3 * kLanes;   // columns of C per inner loop
 constexpr Index kBlockDepth = 384;     // along k
 constexpr Index kBlockSize = 200'000;  // elements of B
+constexpr Index kPackRows = 64;        // rows of A packed at a time, if they must be
 
 Index divide_up(Index n, Index by) {
   return (n + by - 1) / by;
@@ -75,14 +76,16 @@ void pack_block(float* panels, const Strided& b, Index depth, Index columns, flo
     for (Index i = 0; i < depth * padded; ++i) panels[i] *= alpha;
 }
 
-/// Sixteen rows of A (or fewer: zeros) that is stored by columns -> two strips (depth, 8).
+/// Rows of A (at most kPackRows; zeros up to whole pairs of strips) that is stored by columns -> strips of
+/// eight, each (depth, 8). A whole cache line of a column, or several, is used at each visit.
 void pack_strips(float* strips, const Strided& a, Index depth, Index rows) {
-  for (Index p = 0; p < depth; ++p) {
-    const Vec column = rows == kLanes ? load(a.at(0, p)) : load_part(a.at(0, p), rows);
-    std::memcpy(strips + p * kStrip, &column, sizeof column / 2);
-    std::memcpy(strips + (depth + p) * kStrip, reinterpret_cast<const float*>(&column) + kStrip,
-                sizeof column / 2);
-  }
+  for (Index p = 0; p < depth; ++p)
+    for (Index i = 0; i < rows; i += kLanes) {
+      const Vec column = rows - i >= kLanes ? load(a.at(i, p)) : load_part(a.at(i, p), rows - i);
+      float* to = strips + (i * depth + p * kStrip);
+      std::memcpy(to, &column, sizeof column / 2);
+      std::memcpy(to + depth * kStrip, reinterpret_cast<const float*>(&column) + kStrip, sizeof column / 2);
+    }
 }
 
 /// What happens to the sums of a tile: C = sums + beta C + bias.
@@ -144,7 +147,7 @@ void multiply_part(const Product& o, Index row, Index rows, Index column, Index 
   const Index blocks = divide_up(all_panels * kPanel * max_depth, kBlockSize);
   const Index max_columns = divide_up(all_panels, std::max<Index>(1, blocks)) * kPanel;
   static thread_local Scratch scratch;
-  const auto [panels, strips] = scratch.cut({max_depth * max_columns, max_depth * 2 * kStrip});
+  const auto [panels, strips] = scratch.cut({max_depth * max_columns, max_depth * kPackRows});
 
   for (Index block = column; block < column + columns; block += max_columns) {
     const Index block_columns = std::min(max_columns, column + columns - block);
@@ -157,9 +160,10 @@ void multiply_part(const Product& o, Index row, Index rows, Index column, Index 
         const float* strip = a.at(i, k);
         Index strip_row = a.row, strip_column = a.column;
         if (a.row == 1) {
-          if ((i - row) % (2 * kStrip) == 0)
-            pack_strips(strips, {a.at(i, k), a.row, a.column}, depth, std::min(2 * kStrip, row + rows - i));
-          strip = strips + (i - row) / kStrip % 2 * depth * kStrip;
+          const Index within = (i - row) % kPackRows;
+          if (within == 0)
+            pack_strips(strips, {a.at(i, k), a.row, a.column}, depth, std::min(kPackRows, row + rows - i));
+          strip = strips + within * depth;
           strip_column = kStrip;
         } else if (height < kStrip) {
           for (Index p = 0; p < depth; ++p)

@@ -57,12 +57,13 @@ inline void transpose_block(float* to, Index to_row, const float* from, Index fr
                             Index columns) {
   for (Index c = 0; c < columns; c += kLanes) {
     const Index width = std::min(kLanes, columns - c);
-    Vec row[kLanes] = {};
+    Vec row[kLanes];
     if (rows == kLanes && width == kLanes) {
 #pragma GCC unroll 16
       for (Index i = 0; i < kLanes; ++i) row[i] = load(from + i * from_row + c);
     } else {
-      for (Index i = 0; i < rows; ++i) row[i] = load_part(from + i * from_row + c, width);
+      for (Index i = 0; i < kLanes; ++i)
+        row[i] = i < rows ? load_part(from + i * from_row + c, width) : Vec{};
     }
     exchange<8>(row);
     exchange<4>(row);
