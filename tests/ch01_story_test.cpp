@@ -33,22 +33,21 @@ TEST(Story, IsTheSameOnEveryMachine) {
       generate_story(1, 0).text,
       "One rainy afternoon, a clever boy named Ben sat in the tower. He wanted the striped blanket to make "
       "a tent. \"I would tickle a bear to have it!\" said Ben. But the wind had taken the blanket away. "
-      "\"Is it on the bridge?\" asked Lily. Ben hopped from the tower to the hill. But Lily had said the "
+      "\"Is it on the bridge?\" asked Lily. Ben did not listen and hopped to the hill. Lily had said the "
       "bridge, not the hill. Ben was cross and did not tickle a bear.");
   EXPECT_EQ(
       generate_story(1, 1).text,
       "It was a rainy morning, and a clever cat named Momo was in the tower. \"I need the blue sled to "
       "pull the cat around,\" she said. \"If I get it, I will hug a tree,\" she said. But Bella had the "
       "sled on the island. So she left the tower and ran to the island. \"Bring me a peach and it is "
-      "yours,\" said Bella. She tiptoed to the kitchen and brought a muffin. \"Is that a peach?\" asked "
+      "yours,\" said Bella. She tiptoed to the kitchen, but brought a muffin. \"Is that a peach?\" asked "
       "Bella, and kept the sled. Momo was sad and did not hug a tree.");
   EXPECT_EQ(
       generate_story(2, 0).text,
       "One warm afternoon, a small hen named Hilda sat in the library. If only she had the giant fiddle to "
       "play the sun to sleep! \"When I have it, I will stand on one leg,\" she promised. But nobody knew "
-      "where the fiddle was. Tom had seen it on the bridge. Hilda hopped away to look in the forest. The "
-      "fiddle was still on the bridge, not in the forest. And a cross hen cannot play the sun to sleep, or "
-      "stand on one leg.");
+      "where the fiddle was. Tom had seen it on the bridge. But Hilda hopped away to look in the forest. "
+      "The fiddle was still on the bridge, not in the forest. And a cross hen did not stand on one leg.");
   EXPECT_NEAR(generate_story(1, 0).log_probability, -40.832502242834, 1e-9);
 }
 
@@ -302,9 +301,9 @@ TEST(Judge, NamesTheBrokenFactOfABarter) {
        "Tom gets the kite, but it was Rufus who brought the pear"},
       {"gave Rufus the drum", "gave Rufus the kite", "Mia gives away the drum, but holds the kite"},
       {"took the plum", "took the pear", "Rufus brought a pear, but Mia gets a plum"},
-      {"found a plum", "found a pear",
-       "expected a sentence about how Mia keeps the kite, since a plum is not a pear, found 'Mia took the "
-       "pear and gave Rufus the kite.'"},
+      {"found a plum", "found a pear", "Mia asked for a pear, not for a plum"},
+      {"found only a pear in the kitchen", "went to the kitchen and found a pear",
+       "a pear is just what Mia asked for"},
       {"from the kitchen to the hill", "from the garden to the hill",
        "Rufus is in the garden, but the story puts him in the kitchen"},
       {"from the garden to the garden", "from the garden to the hill",
@@ -341,17 +340,14 @@ TEST(Judge, NamesTheBrokenFactOfARescue) {
       "On a windy day, Tom the sleepy boy was in the barn. \"I need the giant trumpet to play for the "
       "bees,\" he said. He promised to jump over a puddle if he got it. But the trumpet was stuck down "
       "in a deep well. Momo walked home to the pond and back with a rope. With the rope they got the "
-      "trumpet away from the well. That day a very proud boy jumped over a puddle.";
+      "trumpet away from the well. So a very proud boy jumped over a puddle.";
   const Broken table[] = {
-      {"back with a broom", "back with a rope",
-       "expected a sentence about how the broom does not help with the well, found 'With the rope they got "
-       "the trumpet away from the well.'"},
-      {"With the broom", "With the rope", "what helped was a rope, not a broom"},
+      {"back with a broom", "back with a rope", "a broom does not help with the well"},
+      {"With the broom", "With the rope", "what helps there is a rope, not a broom"},
       {"away from the ice", "away from the well",
        "the trumpet is stuck down in a deep well, not in a block of ice"},
       {"Tom walked home", "Momo walked home", "Tom needs somebody to help, and cannot be the one who comes"},
       {"to the barn and back", "to the pond and back", "help comes from far away, not from the barn"},
-      {"That morning", "That day", "all this happens in one day, but here it says morning"},
       {"very proud girl", "very proud boy", "Tom is a boy, but the story says 'girl'"},
   };
   for (const Broken& broken : table) expect_broken(story, broken);
@@ -361,20 +357,20 @@ TEST(Judge, NamesTheBrokenFactOfARescue) {
 TEST(Judge, NamesTheBrokenFactOfASearch) {
   const std::string story =
       "There was a clever fox in the attic one windy day. It was Felix. He had a plan: get the green "
-      "trumpet and talk to the elephants. \"When I have it, I will jump over a puddle,\" he promised. "
-      "But the wind had taken the trumpet away. \"Look on the beach,\" said Pip. So he left the attic "
-      "and looked in the forest. But Pip had said the beach, not the forest. Felix went home without the "
-      "green trumpet, and he was cross.";
+      "trumpet and talk to the elephants. \"When I have it, I will jump over a puddle,\" he promised. But "
+      "the wind had taken the trumpet away. \"Look on the beach,\" said Pip. But he left the attic and "
+      "looked in the forest. Pip had said the beach, not the forest. Felix went home without the trumpet, "
+      "and he was cross.";
   const Broken table[] = {
-      {"looked on the beach", "looked in the forest",
-       "expected a sentence about how Felix finds the trumpet on the beach, found 'But Pip had said the "
-       "beach, not the forest.'"},
-      {"looked in the attic", "looked in the forest", "Felix goes far away to look for it, not to the attic"},
+      {"But he left the attic and looked on the beach", "But he left the attic and looked in the forest",
+       "Pip said on the beach, so Felix cannot look on the beach instead"},
+      {"looked in the attic", "looked in the forest",
+       "Pip said on the beach, so Felix cannot look in the attic instead"},
       {"left the barn", "left the attic", "Felix is in the attic, but the story puts him in the barn"},
-      {"said the barn", "said the beach", "Pip had said the beach, not the barn"},
-      {"not the barn", "not the forest", "Felix went to the forest, not to the barn"},
-      {"But Mia had said", "But Pip had said", "it was Pip who had seen the trumpet, not Mia"},
-      {"the red trumpet, and", "the green trumpet, and", "the trumpet is green, not red"},
+      {"said the hill", "said the beach", "Pip had said the beach, not the hill"},
+      {"not the hill", "not the forest", "Felix went to the forest, not to the hill"},
+      {"Mia had said", "Pip had said", "it was Pip who had seen the trumpet, not Mia"},
+      {"without the drum", "without the trumpet", "Felix wants the trumpet, but here the story has the drum"},
       {"Look in the attic", "Look on the beach",
        "if the trumpet were in the attic, Felix would have it already"},
   };
@@ -391,6 +387,9 @@ TEST(Judge, NamesTheBrokenFactOfADare) {
       "and Lily tickled a bear, and both were glad.";
   const Broken table[] = {
       {"So Tom hugged a tree", "So Tom jumped over a puddle",
+       "Lily asked Tom to jump over a puddle, not to hug a tree"},
+      {"Tom just jumped", "So Tom jumped", "to jump over a puddle is no mistake here"},
+      {"Tom just hugged a tree", "So Tom jumped over a puddle",
        "expected a sentence about how Lily keeps the puppet, since Tom did not jump over a puddle, found "
        "'Lily laughed and gave Tom the puppet.'"},
       {"So Tom tickled a bear", "So Tom jumped over a puddle",
@@ -515,7 +514,7 @@ TEST(Labels, AreBalancedAndTrue) {
     };
     EXPECT_EQ(expects({"how glad", " gives ", " helps, ", " finds the "}), labelled.label == "happy")
         << verdict.reason;
-    EXPECT_EQ(expects({"how sad", ", since ", "does not help", "there is no"}), labelled.label == "sad")
+    EXPECT_EQ(expects({"how sad", ", since ", "nothing helps", "there is no"}), labelled.label == "sad")
         << verdict.reason;
   }
 }

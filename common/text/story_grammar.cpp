@@ -50,7 +50,7 @@ void ending(Voice& voice, bool happy) {
       {
           {3, "{Hero} was so {glad} that {hero.he} {vow.did}."},
           {2, "{Hero} was {glad} and {vow.did}, just as {hero.he} had said."},
-          {2, "That {daytime} a very {glad} {hero.kind} {vow.did}."},
+          {2, "So a very {glad} {hero.kind} {vow.did}."},
           {2, "Then {hero} and {friend} {vow.did}, and both were {glad}."},
           {1, "{Hero} {vow.did}, {glad} to {use} at last."},
       },
@@ -59,10 +59,10 @@ void ending(Voice& voice, bool happy) {
   static const Beat sad{"how sad {hero} is without the {thing}",
                         {
                             {3, "{Hero} was {sad} and did not {vow}."},
-                            {2, "So nobody {vow.did} that {daytime}, and {hero} was {sad}."},
-                            {2, "\"Then I will not {vow},\" said {hero}, who was {sad}."},
-                            {2, "{Hero} went home without the {colour} {thing}, and {hero.he} was {sad}."},
-                            {1, "And a {sad} {hero.kind} cannot {use}, or {vow}."},
+                            {2, "So nobody {vow.did}, and {hero} was {sad}."},
+                            {2, "\"Then I will not {vow},\" said the {sad} {hero.kind}."},
+                            {2, "{Hero} went home without the {thing}, and {hero.he} was {sad}."},
+                            {1, "And a {sad} {hero.kind} did not {vow}."},
                         },
                         {{kHero, "{found} is sad for the {thing} that {hero} wanted and did not get"}}};
   voice.tell(happy ? glad : sad);
@@ -91,15 +91,15 @@ Ending barter(Voice& voice) {
                               {2, "{Hero} went to the {larder} and found a {gift}.", kRight},
                               {1, "{Hero.he} {move} to the {larder} and brought a {gift}.", kRight},
                               {1, "Soon {hero} came back from the {larder} with a {gift}.", kRight},
-                              {2, "{Hero} went to the {larder} and found a {brought}.", kWrong},
-                              {1, "{Hero.he} {move} to the {larder} and brought a {brought}.", kWrong},
-                              {1, "Soon {hero} came back from the {larder} with a {brought}.", kWrong},
+                              {2, "{Hero} found only a {brought} {larder.at}.", kWrong},
+                              {1, "{Hero.he} {move} to the {larder}, but brought a {brought}.", kWrong},
+                              {1, "Soon {hero} came back from the {larder}, but with a {brought}.", kWrong},
                           },
                           {{kHero, "{friend} asked {hero} for a {gift}, but here {found} goes to get it"}}};
   static const Beat deal{"how {friend} takes the {gift} and gives {hero} the {thing}",
                          {
                              {2, "{Friend} took the {gift} and gave {hero} the {thing}."},
-                             {2, "{Friend} ate the {gift}, and {hero} got the {colour} {thing}."},
+                             {2, "{Friend} ate the {gift}, and {hero} got the {thing}."},
                              {1, "\"A {gift}!\" said {friend}, and gave {hero.him} the {thing}."},
                          },
                          {{kFriend, "{found} gives away the {thing} that {friend} holds"},
@@ -127,15 +127,15 @@ Ending dare(Voice& voice) {
                             {2, "So {hero} {dare.did}.", kRight},
                             {1, "{Hero} laughed and {dare.did}.", kRight},
                             {1, "At once {hero.he} {dare.did}.", kRight},
-                            {2, "So {hero} {done.did}.", kWrong},
-                            {1, "{Hero} laughed and {done.did}.", kWrong},
-                            {1, "At once {hero.he} {done.did}.", kWrong},
+                            {2, "{Hero} just {done.did}.", kWrong},
+                            {1, "But {hero} {done.did} instead.", kWrong},
+                            {1, "But {hero.he} only {done.did}.", kWrong},
                         },
                         {{kHero, "{friend} asked {hero}, but here it is {found} who does it"}}};
   static const Beat deal{"how {friend} gives {hero} the {thing}",
                          {
                              {2, "{Friend} laughed and gave {hero} the {thing}."},
-                             {2, "\"Well done,\" said {friend}, and {hero} got the {colour} {thing}."},
+                             {2, "\"Well done,\" said {friend}, and {hero} got the {thing}."},
                              {1, "\"Well done!\" said {friend}, and gave {hero.him} the {thing}."},
                          },
                          {{kFriend, "{found} gives away the {thing} that {friend} holds"},
@@ -184,36 +184,34 @@ Ending with_a_friend(Voice& voice) {
   }
 }
 
-/// The thing is stuck, and a friend brings a tool that helps or one that does not.
+/// The thing is stuck, and a friend brings the tool that helps, or does not.
 Ending stuck(Voice& voice) {
-  enum { kHelps, kDoesNot };
+  enum { kHelps, kGivesUp };
   static const Beat help{"who comes to help with the {thing}, and with which tool",
                          {
                              {2, "{Friend} came from the {there} with a {tool}.", kHelps},
                              {2, "\"Try my {tool},\" said {friend}, who came from the {there}.", kHelps},
                              {1, "{Friend} {move} home to the {there} and back with a {tool}.", kHelps},
-                             {2, "{Friend} came from the {there} with a {misfit}.", kDoesNot},
-                             {2, "\"Try my {misfit},\" said {friend}, who came from the {there}.", kDoesNot},
-                             {1, "{Friend} {move} home to the {there} and back with a {misfit}.", kDoesNot},
+                             {2, "\"I lost my {tool} {there.at},\" said {friend}.", kGivesUp},
+                             {2, "{Friend} came from the {there}, but without a {tool}.", kGivesUp},
+                             {1, "{Friend} {move} home to the {there} for a {tool} and forgot it.", kGivesUp},
                          },
                          {{kFriend, "{hero} needs somebody to help, and cannot be the one who comes"},
                           {kThere, "help comes from far away, not from the {found}"}}};
   static const Beat success{"how the {tool} helps, and {hero} gets the {thing}",
                             {
                                 {2, "With the {tool} they got the {thing} away from {spot.the}."},
-                                {2, "{Friend} used the {tool}, and soon {hero} had the {colour} {thing}."},
+                                {2, "{Friend} used the {tool}, and soon {hero} had the {thing}."},
                                 {1, "A {tool} was just right for {spot.the}, and {hero} got the {thing}."},
                             },
                             {{kFriend, "{found} uses the {tool} that {friend} holds"},
                              {kHero, "{found} gets the {thing} that {hero} wants"}}};
-  static const Beat failure{
-      "how the {misfit} does not help with {spot.the}",
-      {
-          {2, "But a {misfit} is no good for {spot.the}, and the {thing} stayed there."},
-          {2, "\"A {misfit} does not help with {spot.the},\" said {hero}."},
-          {1, "{Friend} tried, but the {misfit} was no good for {spot.the}."},
-      },
-      {{kFriend, "{found} tries the {misfit} that {friend} holds"}}};
+  static const Beat failure{"how nothing helps without the {tool}",
+                            {
+                                {2, "Without the {tool} the {thing} stayed there."},
+                                {2, "They pulled and pulled, but the {thing} stayed there."},
+                                {1, "\"It needs a {tool},\" said {hero}, and left the {thing} there."},
+                            }};
   const bool helps = voice.tell(help) == kHelps;
   const Ending end{helps, voice.beats.size()};
   voice.tell(helps ? success : failure);
@@ -236,22 +234,23 @@ Ending lost(Voice& voice) {
           {2, "{Hero} {move} from the {here} to the {there}.", kAsTold},
           {2, "So {hero.he} left the {here} and looked {there.at}.", kAsTold},
           {1, "{Hero} {move} away to look {there.at}.", kAsTold},
-          {2, "{Hero} {move} from the {here} to the {goal}.", kElsewhere},
-          {2, "So {hero.he} left the {here} and looked {goal.at}.", kElsewhere},
-          {1, "{Hero} {move} away to look {goal.at}.", kElsewhere},
+          {2, "{Hero} did not listen and {move} to the {goal}.", kElsewhere},
+          {2, "But {hero.he} left the {here} and looked {goal.at}.", kElsewhere},
+          {1, "But {hero} {move} away to look {goal.at}.", kElsewhere},
       },
       {{kHero, "{hero} wants the {thing}, but here it is {found} who goes to look for it"},
-       {kThere, "{hero} goes far away to look for it, not to the {found}"}}};
+       {kThere, "{friend} said {there.at}, so {hero} has no reason to look {found.at}"},
+       {kGoal, "{friend} said {there.at}, so {hero} cannot look {found.at} instead"}}};
   static const Beat found{"how {hero} finds the {thing} {there.at}",
                           {
                               {2, "There was the {thing}, next to a {junk}."},
-                              {2, "{Friend} was right: there was the {colour} {thing}."},
+                              {2, "{Friend} was right: there was the {thing}."},
                               {1, "Under a {junk} {hero.he} found the {thing}."},
                           },
                           {{kFriend, "it was {friend} who had seen the {thing}, not {found}"}}};
   static const Beat not_found{"how there is no {thing} {goal.at}",
                               {
-                                  {2, "But {friend} had said the {there}, not the {goal}."},
+                                  {2, "{Friend} had said the {there}, not the {goal}."},
                                   {2, "There was only a {junk}, as {friend} had said the {there}."},
                                   {1, "The {thing} was still {there.at}, not {goal.at}."},
                               },

@@ -47,8 +47,7 @@ std::vector<Candidate> questions_about(const World& world, bool happy) {
   }
   if (stuck) {
     all.push_back({"Where is the {thing} stuck?", form(kSpot)});
-    all.push_back({"What does {friend} bring?", with_article(world.form(happy ? kTool : kMisfit))});
-    all.push_back({"Where does {friend} come from?", "the " + form(kThere)});
+    all.push_back({"What would help to get the {thing}?", with_article(world.form(kTool))});
   } else if (world.knows(kThere) && !with_friend && (happy || world.knows(kGoal))) {
     all.push_back({"Who knows where the {thing} is?", form(kFriend)});
   }

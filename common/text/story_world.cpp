@@ -16,8 +16,7 @@ constexpr std::array<RoleInfo, kRoleCount> kRoles = {{
      "no story begins {found.at}"},
     {"there", Kind::kPlace, true, "this should be the {there}, not the {found}",
      "if the {thing} were {found.at}, {hero} would have it already"},
-    {"goal", Kind::kPlace, true, "{hero} went to the {goal}, not to the {found}",
-     "{hero} goes far away to look for it, not to the {found}"},
+    {"goal", Kind::kPlace, true, "{hero} went to the {goal}, not to the {found}", ""},
     {"larder", Kind::kPlace, true, "", "{hero} looks for food at home, not {found.at}"},
     {"move", Kind::kMove, false, "", ""},
     {"colour", Kind::kColour, true, "the {thing} is {colour}, not {found}", ""},
@@ -29,15 +28,15 @@ constexpr std::array<RoleInfo, kRoleCount> kRoles = {{
     {"vow", Kind::kDeed, true, "{hero} promised to {vow}, not to {found}", ""},
     {"dare", Kind::kDeed, true, "{friend} asked {hero} to {dare}, not to {found}",
      "{hero} means to {vow} anyway, so {friend} cannot ask for that"},
-    {"done", Kind::kDeed, true, "what {hero} did was to {done}, not to {found}", ""},
+    {"done", Kind::kDeed, true, "what {hero} did was to {done}, not to {found}",
+     "to {found} is no mistake here"},
     {"gift", Kind::kGift, true, "{friend} asked for a {gift}, not for a {found}", ""},
-    {"brought", Kind::kGift, true, "{hero} brought a {brought}, not a {found}", ""},
+    {"brought", Kind::kGift, true, "{hero} brought a {brought}, not a {found}",
+     "a {found} is just what {friend} asked for"},
     {"junk", Kind::kGift, false, "", ""},
     {"spot", Kind::kSpot, true, "the {thing} is stuck {spot}, not {found}", ""},
-    {"tool", Kind::kTool, true, "what helped was a {tool}, not a {found}",
+    {"tool", Kind::kTool, true, "what helps there is a {tool}, not a {found}",
      "a {found} does not help with {spot.the}"},
-    {"misfit", Kind::kTool, true, "{friend} brought a {misfit}, not a {found}",
-     "a {found} does help with {spot.the}"},
     {"glad", Kind::kGlad, true, "", ""},
     {"sad", Kind::kSad, true, "", ""},
 }};
@@ -81,8 +80,6 @@ Words World::possible(Role role) const {
       return all & ~known(kGift);
     case kTool:
       return knows(kSpot) ? only(word[kSpot]) : all;
-    case kMisfit:
-      return all & ~known(kSpot);
     default:
       return all;
   }

@@ -36,7 +36,6 @@ enum Role : std::uint8_t {
   kJunk,      // what lies about; drawn anew each time
   kSpot,      // where the thing is stuck
   kTool,      // what helps there
-  kMisfit,    // what does not help there
   kGlad,
   kSad,
   kRoleCount
