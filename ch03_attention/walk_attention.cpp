@@ -94,7 +94,7 @@ Ids telling_sentence(const Tokenizer& tokenizer, const std::vector<Document>& st
     const std::string& text = stories[i].text;
     for (std::size_t begin = 0, end = 0; (end = text.find('.', begin)) != std::string::npos;
          begin = end + 2) {
-      const Ids ids = tokenizer.encode(text.substr(begin, end + 1 - begin));
+      const Ids ids = tokenizer.encode(" " + text.substr(begin, end + 1 - begin));
       if (ids.size() < 8 || ids.size() > 15 || std::set(ids.begin(), ids.end()).size() < ids.size()) continue;
       const auto unknown = [&](std::int32_t id) { return squared_norm(vectors.slice(id, id + 1)) == 0; };
       if (std::any_of(ids.begin(), ids.end(), unknown)) continue;
@@ -326,8 +326,8 @@ void walk(const fs::path& work, std::uint64_t seed, MetricsWriter& metrics) {
   headline("6. Next");
   fmt::print(
       "ch04_gpt_model puts this into a model, ch05_pretraining trains it. Then come back and see what the\n"
-      "heads have learned to look at:\n\n  ch03_attention look --model {} --text \"{}\"\n",
-      (work / "ch05_pretraining").string(), tokenizer->decode(ids));
+      "heads have learned to look at:\n\n  ch03_attention look --model {}\n",
+      (work / "ch05_pretraining").string());
 }
 
 }  // namespace llm::ch03
