@@ -34,20 +34,20 @@ TEST(Story, IsTheSameOnEveryMachine) {
       "One rainy afternoon, a clever boy named Ben sat in the tower. He wanted the striped blanket to make "
       "a tent. \"I would tickle a bear to have it!\" said Ben. But the wind had taken the blanket away. "
       "\"Is it on the bridge?\" asked Lily. Ben did not listen and hopped to the hill. Lily had said the "
-      "bridge, not the hill. Ben was cross and did not tickle a bear.");
+      "bridge. Ben was cross and did not tickle a bear.");
   EXPECT_EQ(
       generate_story(1, 1).text,
       "It was a rainy morning, and a clever cat named Momo was in the tower. \"I need the blue sled to "
       "pull the cat around,\" she said. \"If I get it, I will hug a tree,\" she said. But Bella had the "
-      "sled on the island. So she left the tower and ran to the island. \"Bring me a peach and it is "
-      "yours,\" said Bella. She tiptoed to the kitchen, but brought a muffin. \"Is that a peach?\" asked "
-      "Bella, and kept the sled. Momo was sad and did not hug a tree.");
+      "sled on the island. Off she ran to the island! \"Bring me a peach and it is yours,\" said Bella. "
+      "She tiptoed to the kitchen, but brought a muffin. \"Is that a peach?\" asked Bella, and kept the "
+      "sled. Momo was sad and did not hug a tree.");
   EXPECT_EQ(
       generate_story(2, 0).text,
       "One warm afternoon, a small hen named Hilda sat in the library. If only she had the giant fiddle to "
       "play the sun to sleep! \"When I have it, I will stand on one leg,\" she promised. But nobody knew "
       "where the fiddle was. Tom had seen it on the bridge. But Hilda hopped away to look in the forest. "
-      "The fiddle was still on the bridge, not in the forest. And a cross hen did not stand on one leg.");
+      "The fiddle was still on the bridge. And a cross hen did not stand on one leg.");
   EXPECT_NEAR(generate_story(1, 0).log_probability, -40.832502242834, 1e-9);
 }
 
@@ -289,11 +289,10 @@ void expect_broken(std::string story, const Broken& broken) {
 // A friend has the thing and asks for something to eat.
 TEST(Judge, NamesTheBrokenFactOfABarter) {
   const std::string story =
-      "It was a warm day, and a clever dog named Rufus was in the garden. He wanted the red kite to fly "
-      "it to the moon. \"If I get it, I will hug a tree,\" he said. But Mia had the kite on the hill. "
-      "Rufus ran from the garden to the hill. \"Bring me a pear and it is yours,\" said Mia. Rufus went "
-      "to the kitchen and found a pear. Mia took the pear and gave Rufus the kite. Rufus was so happy "
-      "that he hugged a tree.";
+      "It was a warm day, and a clever dog named Rufus was in the garden. He wanted the red kite to fly it "
+      "to the moon. \"If I get it, I will hug a tree,\" he said. But Mia had the kite on the hill. So Rufus "
+      "ran to the hill. \"Bring me a pear and it is yours,\" said Mia. Rufus went to the kitchen and found a "
+      "pear. Mia took the pear and gave Rufus the kite. Rufus was so happy that he hugged a tree.";
   const Broken table[] = {
       {"Tom took the pear", "Mia took the pear", "Tom gives away the kite that Mia holds"},
       {"Rufus took the pear", "Mia took the pear", "Rufus gives away the kite that Mia holds"},
@@ -304,11 +303,15 @@ TEST(Judge, NamesTheBrokenFactOfABarter) {
       {"found a plum", "found a pear", "Mia asked for a pear, not for a plum"},
       {"found only a pear in the kitchen", "went to the kitchen and found a pear",
        "a pear is just what Mia asked for"},
-      {"from the kitchen to the hill", "from the garden to the hill",
-       "Rufus is in the garden, but the story puts him in the kitchen"},
-      {"from the garden to the garden", "from the garden to the hill",
+      {"found only a plum in the kitchen", "went to the kitchen and found a pear",
+       "expected a sentence about how Mia keeps the kite, since a plum is not a pear, found 'Mia took the "
+       "pear "
+       "and gave Rufus the kite.'"},
+      {"went to the hill and", "went to the kitchen and", "Rufus looks for food at home, not on the hill"},
+      {"was on the bridge", "was in the garden", "no story begins on the bridge"},
+      {"ran to the garden", "ran to the hill",
        "Mia and the kite are on the hill, but Rufus goes to the garden"},
-      {"Mia ran from", "Rufus ran from", "Rufus wants the kite, but here it is Mia who goes to get it"},
+      {"So Mia ran", "So Rufus ran", "Rufus wants the kite, but here it is Mia who goes to get it"},
       {"said Tom.", "said Mia.", "Mia has the kite, but here Tom answers for it"},
       {"But Rufus had", "But Mia had",
        "Rufus is the one who wants the kite, and cannot be the other one, too"},
@@ -358,17 +361,17 @@ TEST(Judge, NamesTheBrokenFactOfASearch) {
   const std::string story =
       "There was a clever fox in the attic one windy day. It was Felix. He had a plan: get the green "
       "trumpet and talk to the elephants. \"When I have it, I will jump over a puddle,\" he promised. But "
-      "the wind had taken the trumpet away. \"Look on the beach,\" said Pip. But he left the attic and "
-      "looked in the forest. Pip had said the beach, not the forest. Felix went home without the trumpet, "
-      "and he was cross.";
+      "the wind had taken the trumpet away. \"Look on the beach,\" said Pip. But he looked in the forest. "
+      "Pip had said the beach. Felix went home without the trumpet, and he was cross.";
   const Broken table[] = {
-      {"But he left the attic and looked on the beach", "But he left the attic and looked in the forest",
+      {"But he looked on the beach", "But he looked in the forest",
        "Pip said on the beach, so Felix cannot look on the beach instead"},
-      {"looked in the attic", "looked in the forest",
+      {"But he looked in the attic", "But he looked in the forest",
        "Pip said on the beach, so Felix cannot look in the attic instead"},
-      {"left the barn", "left the attic", "Felix is in the attic, but the story puts him in the barn"},
+      {"So he looked in the forest", "But he looked in the forest",
+       "Pip said on the beach, so Felix has no reason to look in the forest"},
+      {"But she looked", "But he looked", "Felix is a fox, but the story says 'she'"},
       {"said the hill", "said the beach", "Pip had said the beach, not the hill"},
-      {"not the hill", "not the forest", "Felix went to the forest, not to the hill"},
       {"Mia had said", "Pip had said", "it was Pip who had seen the trumpet, not Mia"},
       {"without the drum", "without the trumpet", "Felix wants the trumpet, but here the story has the drum"},
       {"Look in the attic", "Look on the beach",

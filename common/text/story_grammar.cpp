@@ -15,11 +15,11 @@ void opening(Voice& voice) {
   static const Beat beat{
       "who the story is about",
       {
-          {3, "One {weather} {daytime}, a {trait} {hero.kind} named {hero} sat {here.at}."},
-          {2, "On a {weather} {daytime}, {hero} the {trait} {hero.kind} was {here.at}."},
-          {2, "{Hero} was a {trait} {hero.kind}. One {weather} {daytime}, {hero.he} sat {here.at}."},
-          {2, "It was a {weather} {daytime}, and a {trait} {hero.kind} named {hero} was {here.at}."},
-          {1, "There was a {trait} {hero.kind} {here.at} one {weather} {daytime}. It was {hero}."},
+          {3, "One {weather} {daytime}, a {trait} {hero.kind} named {hero} sat {home.at}."},
+          {2, "On a {weather} {daytime}, {hero} the {trait} {hero.kind} was {home.at}."},
+          {2, "{Hero} was a {trait} {hero.kind}. One {weather} {daytime}, {hero.he} sat {home.at}."},
+          {2, "It was a {weather} {daytime}, and a {trait} {hero.kind} named {hero} was {home.at}."},
+          {1, "There was a {trait} {hero.kind} {home.at} one {weather} {daytime}. It was {hero}."},
       }};
   voice.tell(beat);
 }
@@ -52,7 +52,7 @@ void ending(Voice& voice, bool happy) {
           {2, "{Hero} was {glad} and {vow.did}, just as {hero.he} had said."},
           {2, "So a very {glad} {hero.kind} {vow.did}."},
           {2, "Then {hero} and {friend} {vow.did}, and both were {glad}."},
-          {1, "{Hero} {vow.did}, {glad} to {use} at last."},
+          {1, "{Hero} {vow.did} and was {glad} all day."},
       },
       {{kHero, "{found} is glad of the {thing} that {hero} wanted and got"},
        {kFriend, "{found} shares the joy of {hero}, but it was {friend} who helped"}}};
@@ -68,19 +68,18 @@ void ending(Voice& voice, bool happy) {
   voice.tell(happy ? glad : sad);
 }
 
-/// From where the hero is to `{there}`, where the friend is.
+/// To where the friend is.
 void go_there(Voice& voice) {
-  static const Beat beat{"how {hero} gets from the {here} to the {there}",
+  static const Beat beat{"how {hero} gets to the {there}",
                          {
-                             {3, "{Hero} {move} from the {here} to the {there}."},
-                             {2, "So {hero.he} left the {here} and {move} to the {there}."},
-                             {2, "So {hero} {move} to the {there} to ask for it."},
+                             {3, "So {hero} {move} to the {there}."},
+                             {2, "Off {hero.he} {move} to the {there}!"},
+                             {2, "{Hero.he} {move} to the {there} to ask for it."},
                              {2, "{Hero} {move} all the way to the {there}."},
                          },
                          {{kThere, "{friend} and the {thing} are {there.at}, but {hero} goes to the {found}"},
                           {kHero, "{hero} wants the {thing}, but here it is {found} who goes to get it"}}};
   voice.tell(beat);
-  voice.world.word[kHere] = voice.world.word[kThere];
 }
 
 /// The friend wants something to eat in return, and the hero brings that or something else.
@@ -231,11 +230,11 @@ Ending lost(Voice& voice) {
   static const Beat search{
       "where {hero} goes to look for the {thing}",
       {
-          {2, "{Hero} {move} from the {here} to the {there}.", kAsTold},
-          {2, "So {hero.he} left the {here} and looked {there.at}.", kAsTold},
+          {2, "So {hero} {move} to the {there}.", kAsTold},
+          {2, "So {hero.he} looked {there.at}.", kAsTold},
           {1, "{Hero} {move} away to look {there.at}.", kAsTold},
           {2, "{Hero} did not listen and {move} to the {goal}.", kElsewhere},
-          {2, "But {hero.he} left the {here} and looked {goal.at}.", kElsewhere},
+          {2, "But {hero.he} looked {goal.at}.", kElsewhere},
           {1, "But {hero} {move} away to look {goal.at}.", kElsewhere},
       },
       {{kHero, "{hero} wants the {thing}, but here it is {found} who goes to look for it"},
@@ -248,18 +247,17 @@ Ending lost(Voice& voice) {
                               {1, "Under a {junk} {hero.he} found the {thing}."},
                           },
                           {{kFriend, "it was {friend} who had seen the {thing}, not {found}"}}};
-  static const Beat not_found{"how there is no {thing} {goal.at}",
+  static const Beat not_found{"how there is no {thing}, since {friend} said {there.at}",
                               {
-                                  {2, "{Friend} had said the {there}, not the {goal}."},
+                                  {2, "{Friend} had said the {there}."},
                                   {2, "There was only a {junk}, as {friend} had said the {there}."},
-                                  {1, "The {thing} was still {there.at}, not {goal.at}."},
+                                  {1, "The {thing} was still {there.at}."},
                               },
                               {{kFriend, "it was {friend} who had seen the {thing}, not {found}"},
                                {kThere, "{friend} had said the {there}, not the {found}"}}};
   voice.tell(hint);
   const bool as_told = voice.tell(search) == kAsTold;
   const Ending end{as_told, voice.beats.size()};
-  voice.world.word[kHere] = voice.world.word[as_told ? kThere : kGoal];
   voice.tell(as_told ? found : not_found);
   return end;
 }

@@ -32,6 +32,7 @@ std::vector<Candidate> questions_about(const World& world, bool happy) {
       {"Who wants the {thing}?", form(kHero)},
       {"What does {hero} want?", "the " + form(kColour) + " " + form(kThing)},
       {"Why does {hero} want the {thing}?", "to " + form(kUse)},
+      {"Where does the story begin?", form(kHome, 1)},
       {"What does {hero} promise?", "to " + form(kVow)},
       {"How does {hero} feel at the end?", form(happy ? kGlad : kSad)},
       {"Who has the {thing} at the end?", form(kHero)},

@@ -12,8 +12,7 @@ constexpr std::array<RoleInfo, kRoleCount> kRoles = {{
     {"trait", Kind::kTrait, true, "{hero} is {trait}, not {found}", ""},
     {"weather", Kind::kWeather, true, "it is a {weather} {daytime}, not a {found} one", ""},
     {"daytime", Kind::kDaytime, true, "all this happens in one {daytime}, but here it says {found}", ""},
-    {"here", Kind::kPlace, true, "{hero} is {here.at}, but the story puts {hero.him} {found.at}",
-     "no story begins {found.at}"},
+    {"home", Kind::kPlace, true, "", "no story begins {found.at}"},
     {"there", Kind::kPlace, true, "this should be the {there}, not the {found}",
      "if the {thing} were {found.at}, {hero} would have it already"},
     {"goal", Kind::kPlace, true, "{hero} went to the {goal}, not to the {found}", ""},
@@ -60,7 +59,7 @@ Words World::possible(Role role) const {
   switch (role) {
     case kFriend:
       return all & ~known(kHero);
-    case kHere:
+    case kHome:
       return kHomes;
     case kLarder:
       return kHomes;

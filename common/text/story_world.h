@@ -19,7 +19,7 @@ enum Role : std::uint8_t {
   kTrait,   // what the hero is like
   kWeather,
   kDaytime,
-  kHere,      // where the hero is now
+  kHome,      // where the story begins
   kThere,     // where the friend is, or where the friend said the thing is
   kGoal,      // where the hero looks instead
   kLarder,    // where the hero finds something to eat
