@@ -225,5 +225,28 @@ std::string Axis::label(double tick) const {
   return tick_text(tick, log ? tick : step);
 }
 
+void Range::include(double value, bool log) {
+  if (!std::isfinite(value) || (log && value <= 0)) return;
+  low = std::min(low, value);
+  high = std::max(high, value);
+}
+
+Counts count(const Histogram& plot) {
+  Range range;
+  for (const double v : plot.values) range.include(v);
+  Counts result;
+  result.low = plot.low.value_or(std::isfinite(range.low) ? range.low : 0);
+  result.high = plot.high.value_or(std::isfinite(range.high) ? range.high : 1);
+  if (!(result.high > result.low)) result.high = result.low + 1;
+  const auto bins = static_cast<std::size_t>(std::clamp(plot.bins, 1, 1000));
+  result.counts.assign(bins, 0);
+  for (const double v : plot.values) {
+    if (!(v >= result.low && v <= result.high)) continue;
+    const double t = (v - result.low) / (result.high - result.low) * static_cast<double>(bins);
+    ++result.counts[std::min(static_cast<std::size_t>(t), bins - 1)];
+  }
+  return result;
+}
+
 }  // namespace svg_detail
 }  // namespace llm

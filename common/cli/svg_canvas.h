@@ -1,11 +1,13 @@
 // What the pictures of svg.h are drawn with: a white card, text, axes. Internal to common/cli.
 #pragma once
 
-#include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "common/cli/svg.h"
 
 namespace llm::svg_detail {
 
@@ -70,5 +72,19 @@ struct Axis {
   double pixel(double value) const;
   std::string label(double tick) const;
 };
+
+/// The smallest and the largest of finite numbers (positive ones only, for a logarithmic axis).
+struct Range {
+  double low = std::numeric_limits<double>::infinity();
+  double high = -std::numeric_limits<double>::infinity();
+  void include(double value, bool log = false);
+};
+
+/// How many of a histogram's values fall into each bin of [low, high].
+struct Counts {
+  double low = 0, high = 1;
+  std::vector<double> counts;
+};
+Counts count(const Histogram& plot);
 
 }  // namespace llm::svg_detail

@@ -14,16 +14,6 @@ namespace {
 
 using namespace svg_detail;  // NOLINT(google-build-using-namespace): the drawing vocabulary of this folder
 
-struct Range {
-  double low = std::numeric_limits<double>::infinity();
-  double high = -std::numeric_limits<double>::infinity();
-  void include(double value, bool log) {
-    if (!std::isfinite(value) || (log && value <= 0)) return;
-    low = std::min(low, value);
-    high = std::max(high, value);
-  }
-};
-
 // The area inside of the axes.
 struct Frame {
   double left = 0, top = 0, right = 0, bottom = 0;
@@ -175,33 +165,8 @@ std::string svg(const LinePlot& plot) {
   return canvas.finish();
 }
 
-namespace histogram {
-// Counts per bin and the range they cover.
-struct Counts {
-  double low = 0, high = 1;
-  std::vector<double> counts;
-};
-}  // namespace histogram
-
-static histogram::Counts count(const Histogram& plot) {
-  Range range;
-  for (const double v : plot.values) range.include(v, false);
-  histogram::Counts result;
-  result.low = plot.low.value_or(std::isfinite(range.low) ? range.low : 0);
-  result.high = plot.high.value_or(std::isfinite(range.high) ? range.high : 1);
-  if (!(result.high > result.low)) result.high = result.low + 1;
-  const auto bins = static_cast<std::size_t>(std::clamp(plot.bins, 1, 1000));
-  result.counts.assign(bins, 0);
-  for (const double v : plot.values) {
-    if (!(v >= result.low && v <= result.high)) continue;
-    const double t = (v - result.low) / (result.high - result.low) * static_cast<double>(bins);
-    ++result.counts[std::min(static_cast<std::size_t>(t), bins - 1)];
-  }
-  return result;
-}
-
 std::string svg(const Histogram& plot) {
-  const histogram::Counts data = count(plot);
+  const Counts data = count(plot);
   const double most = std::max(1.0, *std::max_element(data.counts.begin(), data.counts.end()));
   Canvas canvas(plot.width, plot.height);
   Axis x, y;

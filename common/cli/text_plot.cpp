@@ -47,21 +47,11 @@ std::string text_plot(const BarChart& plot, int bar_width) {
 }
 
 std::string text_plot(const Histogram& plot, int bar_width) {
-  double low = std::numeric_limits<double>::infinity(), high = -low;
-  for (const double v : plot.values)
-    if (std::isfinite(v)) low = std::min(low, v), high = std::max(high, v);
-  low = plot.low.value_or(std::isfinite(low) ? low : 0);
-  high = plot.high.value_or(std::isfinite(high) ? high : 1);
-  if (!(high > low)) high = low + 1;
-  const auto bins = static_cast<std::size_t>(std::clamp(plot.bins, 1, 1000));
-  BarChart chart{.title = plot.title, .x_label = "", .labels = {}, .values = std::vector<double>(bins, 0)};
-  for (const double v : plot.values)
-    if (v >= low && v <= high)
-      ++chart.values[std::min(static_cast<std::size_t>((v - low) / (high - low) * static_cast<double>(bins)),
-                              bins - 1)];
-  const double width = (high - low) / static_cast<double>(bins);
-  for (std::size_t i = 0; i < bins; ++i)
-    chart.labels.push_back(svg_detail::tick_text(low + width * static_cast<double>(i), width) + " …");
+  const svg_detail::Counts data = svg_detail::count(plot);
+  BarChart chart{.title = plot.title, .labels = {}, .values = data.counts};
+  const double width = (data.high - data.low) / static_cast<double>(data.counts.size());
+  for (std::size_t i = 0; i < data.counts.size(); ++i)
+    chart.labels.push_back(svg_detail::tick_text(data.low + width * static_cast<double>(i), width) + " …");
   return text_plot(chart, bar_width);
 }
 
