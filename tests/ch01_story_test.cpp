@@ -39,8 +39,8 @@ TEST(Story, IsTheSameOnEveryMachine) {
       generate_story(1, 1).text,
       "It was a rainy morning, and a clever cat named Momo was in the tower. \"I need the blue sled to "
       "pull the cat around,\" she said. \"If I get it, I will hug a tree,\" she said. But Bella had the "
-      "sled on the island. Off she ran to the island! \"Bring me a peach and it is yours,\" said Bella. "
-      "She tiptoed to the kitchen, but brought a muffin. \"Is that a peach?\" asked Bella, and kept the "
+      "sled on the island. Off she ran to the island! \"Bring me a turnip and it is yours,\" said Bella. "
+      "She tiptoed to the kitchen, but brought a lemon. \"Is that a turnip?\" asked Bella, and kept the "
       "sled. Momo was sad and did not hug a tree.");
   EXPECT_EQ(
       generate_story(2, 0).text,

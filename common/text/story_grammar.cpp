@@ -160,11 +160,11 @@ Ending with_a_friend(Voice& voice) {
   static const Beat answer{
       "what {friend} says about the {thing}",
       {
-          {3, "\"Bring me a {gift} and it is yours,\" said {friend}.", kBarter},
-          {2, "\"You may have it for a {gift},\" said {friend}.", kBarter},
-          {1, "\"I am hungry. Is there a {gift}?\" asked {friend}.", kBarter},
-          {3, "\"First you must {dare},\" said {friend}.", kDare},
-          {2, "\"It is yours if you {dare},\" said {friend}.", kDare},
+          {4, "\"Bring me a {gift} and it is yours,\" said {friend}.", kBarter},
+          {3, "\"You may have it for a {gift},\" said {friend}.", kBarter},
+          {2, "\"I am hungry. Is there a {gift}?\" asked {friend}.", kBarter},
+          {2, "\"First you must {dare},\" said {friend}.", kDare},
+          {1, "\"It is yours if you {dare},\" said {friend}.", kDare},
           {1, "{Friend} asked {hero.him} to {dare} first.", kDare},
           {1, "\"Take it, I have two,\" said {friend}, and {hero} got the {thing}.", kYes},
           {1, "{Friend} was tired of it and gave {hero} the {thing}.", kYes},

@@ -147,20 +147,10 @@ Tables make_tables() {
                          {"wash a cow", "washed a cow"},
                          {"jump over a puddle", "jumped over a puddle"}}};
 
-  table(Kind::kGift) = {"something to eat",
-                        {""},
-                        {{"pear"},
-                         {"plum"},
-                         {"carrot"},
-                         {"cookie"},
-                         {"pancake"},
-                         {"lemon"},
-                         {"potato"},
-                         {"muffin"},
-                         {"turnip"},
-                         {"peach"},
-                         {"pickle"},
-                         {"radish"}}};
+  table(Kind::kGift) = {
+      "something to eat",
+      {""},
+      {{"pear"}, {"plum"}, {"carrot"}, {"cookie"}, {"lemon"}, {"muffin"}, {"turnip"}, {"pickle"}}};
 
   // Each spot has the one tool that helps there: the tool of the same row.
   table(Kind::kSpot) = {"a spot where things get stuck",
