@@ -25,8 +25,8 @@ std::vector<Window> sliding_windows(std::span<const std::int32_t> tokens, std::s
 }
 
 // 1.2, second part
-std::vector<std::vector<Window>> in_batches(const std::vector<Window>& windows,
-                                            std::size_t batch_size, bool drop_last) {
+std::vector<std::vector<Window>> in_batches(const std::vector<Window>& windows, std::size_t batch_size,
+                                            bool drop_last) {
   not_started();  // your code instead of this line
 }
 

@@ -148,7 +148,9 @@ std::unique_ptr<Tokenizer> learn(const fs::path& documents, std::vector<Learned>
                std::to_string(m.result), with_commas(learned[i].count)});
   }
   table.print();
-  fmt::print("\nThe first ten and the last three. What is frequent comes first, words that few stories have come last.\n");
+  fmt::print(
+      "\nThe first ten and the last three. What is frequent comes first, words that few stories have come "
+      "last.\n");
   return tokenizer;
 }
 

@@ -9,8 +9,8 @@
 namespace llm::exercises::ch04 {
 
 // 4.1
-std::vector<float> layer_norm(std::span<const float> x, std::span<const float> gamma, std::span<const float> beta,
-                              float eps) {
+std::vector<float> layer_norm(std::span<const float> x, std::span<const float> gamma,
+                              std::span<const float> beta, float eps) {
   const std::size_t C = gamma.size();
   std::vector<float> y(x.size());
   for (std::size_t first = 0; first < x.size(); first += C) {
@@ -47,7 +47,8 @@ std::int64_t count_parameters(std::int64_t vocabulary, std::int64_t context, std
 }
 
 // 4.4
-double cross_entropy(std::span<const float> logits, std::int64_t vocabulary, std::span<const std::int32_t> targets) {
+double cross_entropy(std::span<const float> logits, std::int64_t vocabulary,
+                     std::span<const std::int32_t> targets) {
   const auto V = static_cast<std::size_t>(vocabulary);
   double total = 0;
   std::int64_t counted = 0;

@@ -4,15 +4,13 @@
 namespace llm::exercises::ch05 {
 
 // 5.1
-double scheduled_rate(std::int64_t step, double peak, double floor, std::int64_t warmup,
-                      std::int64_t steps) {
+double scheduled_rate(std::int64_t step, double peak, double floor, std::int64_t warmup, std::int64_t steps) {
   not_started();  // your code instead of this line
 }
 
 // 5.2
 void adamw_step(std::span<float> w, std::span<float> m, std::span<float> v, std::span<const float> g,
-                double rate, double beta1, double beta2, double eps, double decay,
-                std::int64_t t) {
+                double rate, double beta1, double beta2, double eps, double decay, std::int64_t t) {
   not_started();
 }
 

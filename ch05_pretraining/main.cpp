@@ -15,7 +15,8 @@ int main(int argc, char** argv) {
   o.schedule.steps = 2000;
   o.schedule.warmup = 100;
   CLI::App* train = app.add_subcommand("train", "train a model on a folder of token shards");
-  train->add_option("--data", t.data, "folder with tokenizer, train.bin and val.bin (ch02_tokenizer)")->required();
+  train->add_option("--data", t.data, "folder with tokenizer, train.bin and val.bin (ch02_tokenizer)")
+      ->required();
   train->add_option("--out", t.out, "folder for the model, its metrics and checkpoints")->required();
   train->add_option("--init-from", t.init_from, "start from this model folder's weights");
   train->add_option("--model", t.model_name, "a published size (gpt2-124m ...) instead of the sizes below");
@@ -35,10 +36,14 @@ int main(int argc, char** argv) {
       ->check(between(1, 65536))
       ->capture_default_str();
   train->add_option("--steps", o.schedule.steps)->check(between(1, 1e9))->capture_default_str();
-  train->add_option("--lr", o.schedule.peak, "largest learning rate")->check(above(0, 10))->capture_default_str();
-  CLI::Option* min_lr = train->add_option("--min-lr", o.schedule.floor, "smallest learning rate; default: --lr / 10")
-                            ->check(between(0, 10));
-  CLI::Option* warmup = train->add_option("--warmup", o.schedule.warmup, "steps")->check(between(0, 1e9))
+  train->add_option("--lr", o.schedule.peak, "largest learning rate")
+      ->check(above(0, 10))
+      ->capture_default_str();
+  CLI::Option* min_lr =
+      train->add_option("--min-lr", o.schedule.floor, "smallest learning rate; default: --lr / 10")
+          ->check(between(0, 10));
+  CLI::Option* warmup = train->add_option("--warmup", o.schedule.warmup, "steps")
+                            ->check(between(0, 1e9))
                             ->capture_default_str();
   train->add_option("--weight-decay", o.adamw.weight_decay)->check(between(0, 10))->capture_default_str();
   train->add_option("--beta1", o.adamw.beta1)->check(between(0, 0.999999))->capture_default_str();
@@ -46,7 +51,8 @@ int main(int argc, char** argv) {
   train->add_option("--clip", o.clip, "largest norm of the gradients; 0: none")
       ->check(between(0, 1e9))
       ->capture_default_str();
-  train->add_option("--eval-every", t.eval_every, "steps; 0: ten times")->check(between(0, 1e9))
+  train->add_option("--eval-every", t.eval_every, "steps; 0: ten times")
+      ->check(between(0, 1e9))
       ->capture_default_str();
   train->add_option("--eval-batches", t.eval_batches, "batches per evaluation while training; 0: everything")
       ->check(between(0, 1e9))
@@ -63,11 +69,13 @@ int main(int argc, char** argv) {
   train->add_flag("--resume", t.resume, "go on from the checkpoint in --out, if there is one");
 
   ch05::EvalCommand e;
-  CLI::App* eval = app.add_subcommand("eval", "loss over the validation shard; stories: floor and valid samples");
+  CLI::App* eval =
+      app.add_subcommand("eval", "loss over the validation shard; stories: floor and valid samples");
   eval->add_option("--model", e.model, "model folder")->required();
   eval->add_option("--data", e.data, "folder with tokenizer, train.bin and val.bin")->required();
   eval->add_option("--batch", e.batch)->check(between(1, 65536))->capture_default_str();
-  eval->add_option("--samples", e.samples, "stories to write and judge")->check(between(0, 1e6))
+  eval->add_option("--samples", e.samples, "stories to write and judge")
+      ->check(between(0, 1e6))
       ->capture_default_str();
   eval->add_option("--temperature", e.temperature)->check(between(0, 100))->capture_default_str();
 
@@ -76,8 +84,11 @@ int main(int argc, char** argv) {
   bench->add_option("--model", b.model_name)->capture_default_str();
   bench->add_option("--layers", b.layers, "0: the model's")->check(between(0, 1000))->capture_default_str();
   bench->add_option("--heads", b.heads, "0: the model's")->check(between(0, 1024))->capture_default_str();
-  bench->add_option("--channels", b.channels, "0: the model's")->check(between(0, 65536))->capture_default_str();
-  bench->add_option("--vocabulary", b.vocabulary, "0: the model's")->check(between(0, 1 << 24))
+  bench->add_option("--channels", b.channels, "0: the model's")
+      ->check(between(0, 65536))
+      ->capture_default_str();
+  bench->add_option("--vocabulary", b.vocabulary, "0: the model's")
+      ->check(between(0, 1 << 24))
       ->capture_default_str();
   bench->add_option("--batch", b.batch)->check(between(1, 65536))->capture_default_str();
   bench->add_option("--tokens", b.tokens, "per row")->check(between(1, 1 << 20))->capture_default_str();
@@ -88,7 +99,8 @@ int main(int argc, char** argv) {
       o.seed = common.seed;
       t.metrics = common.metrics;
       if (min_lr->empty()) o.schedule.floor = o.schedule.peak / 10;
-      if (warmup->empty()) o.schedule.warmup = std::min<std::int64_t>(o.schedule.warmup, o.schedule.steps / 10);
+      if (warmup->empty())
+        o.schedule.warmup = std::min<std::int64_t>(o.schedule.warmup, o.schedule.steps / 10);
       ch05::train(t);
     } else if (eval->parsed()) {
       e.seed = common.seed;

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "common/model/config.h"
-#include "common/training/training_data.h"
 #include "common/training/trainer.h"
+#include "common/training/training_data.h"
 
 namespace llm::ch05 {
 
@@ -46,7 +46,8 @@ struct EvalCommand {
   fs::path metrics;
 };
 
-/// Loss over the whole validation shard; on stories also the distance to the floor and the share of valid samples.
+/// Loss over the whole validation shard; on stories also the distance to the floor and the share of valid
+/// samples.
 void evaluate(const EvalCommand& command);
 
 struct BenchCommand {
@@ -101,7 +102,8 @@ class Validator {
   std::vector<double> floor_;  // nats of each document, if all are stories
 };
 
-/// Prints loss, perplexity and bits per byte; for stories the distance to the floor. Returns what was printed.
+/// Prints loss, perplexity and bits per byte; for stories the distance to the floor. Returns what was
+/// printed.
 Validation report_validation(GptStage& model, const TrainingData& folder, const Validator& validator,
                              const fs::path& metrics);
 
@@ -113,8 +115,8 @@ struct Samples {
 };
 /// Writes `count` stories from the end-of-text token on, judges each, and prints the share of valid ones with
 /// examples of what broke.
-Samples report_samples(const GptStage& model, const Tokenizer& tokenizer, std::int64_t count, float temperature,
-                       std::uint64_t seed, const fs::path& metrics);
+Samples report_samples(const GptStage& model, const Tokenizer& tokenizer, std::int64_t count,
+                       float temperature, std::uint64_t seed, const fs::path& metrics);
 
 /// Prints a text, wrapped and indented.
 void print_story(const std::string& text);

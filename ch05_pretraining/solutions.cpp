@@ -16,8 +16,8 @@ double scheduled_rate(std::int64_t step, double peak, double floor, std::int64_t
 }
 
 // 5.2
-void adamw_step(std::span<float> w, std::span<float> m, std::span<float> v, std::span<const float> g, double rate,
-                double beta1, double beta2, double eps, double decay, std::int64_t t) {
+void adamw_step(std::span<float> w, std::span<float> m, std::span<float> v, std::span<const float> g,
+                double rate, double beta1, double beta2, double eps, double decay, std::int64_t t) {
   const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
   const double correct2 = 1 - std::pow(beta2, static_cast<double>(t));
   for (std::size_t i = 0; i < w.size(); ++i) {
@@ -53,7 +53,8 @@ void scale_to_one(std::vector<Choice>& choices) {
 
 }  // namespace
 
-std::vector<Choice> sampling_choices(std::span<const float> logits, double temperature, std::int64_t k, double p) {
+std::vector<Choice> sampling_choices(std::span<const float> logits, double temperature, std::int64_t k,
+                                     double p) {
   const double high = *std::max_element(logits.begin(), logits.end());
   std::vector<Choice> choices;
   for (std::size_t i = 0; i < logits.size(); ++i)

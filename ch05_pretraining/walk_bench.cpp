@@ -29,8 +29,9 @@ void evaluate(const EvalCommand& command) {
   GptStage model = load_huggingface(command.model);
   const TrainingData folder = open_training_data(command.data);
   check(model.config().vocab_size == folder.tokenizer->vocab_size(),
-        "{} has a vocabulary of {}, the tokenizer of {} has {}; they must be the same", command.model.string(),
-        model.config().vocab_size, command.data.string(), folder.tokenizer->vocab_size());
+        "{} has a vocabulary of {}, the tokenizer of {} has {}; they must be the same",
+        command.model.string(), model.config().vocab_size, command.data.string(),
+        folder.tokenizer->vocab_size());
   SampleKind kind = SampleKind::windows;
   if (folder.end_of_text) {
     const auto documents = document_ranges(folder.val.tokens(), *folder.end_of_text);
@@ -41,7 +42,8 @@ void evaluate(const EvalCommand& command) {
   const Validator validator(folder, kind, model.config().context, command.batch);
   report_validation(model, folder, validator, command.metrics);
   if (validator.stories() && command.samples > 0)
-    report_samples(model, *folder.tokenizer, command.samples, command.temperature, command.seed, command.metrics);
+    report_samples(model, *folder.tokenizer, command.samples, command.temperature, command.seed,
+                   command.metrics);
 }
 
 void bench(const BenchCommand& command) {
@@ -57,8 +59,8 @@ void bench(const BenchCommand& command) {
   GptStage model(config);
   model.initialize(command.seed);
 
-  // Random tokens: the work does not depend on them. The trainer samples windows of the whole context, so the bench
-  // runs the parts of a step itself.
+  // Random tokens: the work does not depend on them. The trainer samples windows of the whole context, so the
+  // bench runs the parts of a step itself.
   const Philox random{command.seed, stream_id("bench")};
   const Shape shape{command.batch, command.tokens};
   Tensor inputs(shape, DType::i32), targets(shape, DType::i32);
@@ -113,26 +115,38 @@ void bench(const BenchCommand& command) {
   fmt::print("{}: {} parameters, {} rows of {} tokens, {} threads, f32\n", command.model_name,
              with_commas(model.parameters().count()), command.batch, command.tokens, thread_count());
   Table table({"part of the step", "ms (median)", "share"});
-  const std::vector<std::pair<std::string, double>> parts = {{"zero the gradients", median(zero)},
-                                                             {"forward", median(forward)},
-                                                             {"head and loss, forward and backward", median(loss)},
-                                                             {"backward", median(backward)},
-                                                             {"AdamW", median(adamw)}};
+  const std::vector<std::pair<std::string, double>> parts = {
+      {"zero the gradients", median(zero)},
+      {"forward", median(forward)},
+      {"head and loss, forward and backward", median(loss)},
+      {"backward", median(backward)},
+      {"AdamW", median(adamw)}};
   for (const auto& [name, value] : parts)
     table.add({name, fmt::format("{:.1f}", value), fmt::format("{:.0f}%", 100 * value / ms)});
   table.add({"the whole step", fmt::format("{:.1f}", ms), "100%"});
   table.print();
-  fmt::print("{:.0f} tokens/s, {:.0f} GFLOP/s in the products, {:.0f}% of the measured peak ({:.0f} GFLOP/s)\n",
-             1e3 * tokens / ms, flops / ms * 1e-6, 100 * flops / (ms * 1e-3) / peak, peak * 1e-9);
-  fmt::print("Memory: {} = 16 bytes per parameter (value, gradient, two moments); activations and scratch {}\n",
-             byte_text(16 * parameters), byte_text(activations));
+  fmt::print(
+      "{:.0f} tokens/s, {:.0f} GFLOP/s in the products, {:.0f}% of the measured peak ({:.0f} GFLOP/s)\n",
+      1e3 * tokens / ms, flops / ms * 1e-6, 100 * flops / (ms * 1e-3) / peak, peak * 1e-9);
+  fmt::print(
+      "Memory: {} = 16 bytes per parameter (value, gradient, two moments); activations and scratch {}\n",
+      byte_text(16 * parameters), byte_text(activations));
   if (!command.metrics.empty())
     MetricsWriter(command.metrics, true)
-        .write({{"model", command.model_name}, {"batch", command.batch}, {"tokens", command.tokens},
-                {"threads", thread_count()}, {"zero_ms", median(zero)}, {"forward_ms", median(forward)},
-                {"loss_ms", median(loss)}, {"backward_ms", median(backward)}, {"adamw_ms", median(adamw)},
-                {"step_ms", ms}, {"tokens_per_s", 1e3 * tokens / ms}, {"gflops", flops / ms * 1e-6},
-                {"mfu", flops / (ms * 1e-3) / peak}, {"activation_bytes", activations}});
+        .write({{"model", command.model_name},
+                {"batch", command.batch},
+                {"tokens", command.tokens},
+                {"threads", thread_count()},
+                {"zero_ms", median(zero)},
+                {"forward_ms", median(forward)},
+                {"loss_ms", median(loss)},
+                {"backward_ms", median(backward)},
+                {"adamw_ms", median(adamw)},
+                {"step_ms", ms},
+                {"tokens_per_s", 1e3 * tokens / ms},
+                {"gflops", flops / ms * 1e-6},
+                {"mfu", flops / (ms * 1e-3) / peak},
+                {"activation_bytes", activations}});
 }
 
 }  // namespace llm::ch05

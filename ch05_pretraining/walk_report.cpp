@@ -81,16 +81,18 @@ Validation report_validation(GptStage& model, const TrainingData& folder, const 
   MetricRecord record = {{"validation_loss", v.nats_per_token},
                          {"validation_tokens", v.tokens},
                          {"validation_nats_per_byte", nats / static_cast<double>(bytes)}};
-  fmt::print("\nValidation, {} tokens: {:.4f} nats per token (perplexity {:.2f}), {:.4f} per byte ({:.3f} bits)\n",
-             with_commas(v.tokens), v.nats_per_token, std::exp(v.nats_per_token), nats / static_cast<double>(bytes),
-             nats / static_cast<double>(bytes) / std::log(2.0));
+  fmt::print(
+      "\nValidation, {} tokens: {:.4f} nats per token (perplexity {:.2f}), {:.4f} per byte ({:.3f} bits)\n",
+      with_commas(v.tokens), v.nats_per_token, std::exp(v.nats_per_token), nats / static_cast<double>(bytes),
+      nats / static_cast<double>(bytes) / std::log(2.0));
   if (v.floor) {
     const double floor_nats = *v.floor * static_cast<double>(v.tokens);
     const auto stories = static_cast<double>(validator.documents().size());
-    fmt::print("The lowest any model can reach on these {} stories: {:.4f} nats per token, {:.4f} per byte, {:.2f} "
-               "per story; this model: {:.2f} per story\n",
-               with_commas(static_cast<std::int64_t>(validator.documents().size())), *v.floor,
-               floor_nats / static_cast<double>(bytes), floor_nats / stories, nats / stories);
+    fmt::print(
+        "The lowest any model can reach on these {} stories: {:.4f} nats per token, {:.4f} per byte, {:.2f} "
+        "per story; this model: {:.2f} per story\n",
+        with_commas(static_cast<std::int64_t>(validator.documents().size())), *v.floor,
+        floor_nats / static_cast<double>(bytes), floor_nats / stories, nats / stories);
     fmt::print("The model is {:.4f} nats per token above the floor ({:.2f} nats per story)\n",
                v.nats_per_token - *v.floor, (nats - floor_nats) / stories);
     record.emplace_back("floor_nats_per_token", *v.floor);
@@ -101,8 +103,8 @@ Validation report_validation(GptStage& model, const TrainingData& folder, const 
   return v;
 }
 
-Samples report_samples(const GptStage& model, const Tokenizer& tokenizer, std::int64_t count, float temperature,
-                       std::uint64_t seed, const fs::path& metrics) {
+Samples report_samples(const GptStage& model, const Tokenizer& tokenizer, std::int64_t count,
+                       float temperature, std::uint64_t seed, const fs::path& metrics) {
   GenerateOptions options;
   options.sampling.temperature = temperature;
   options.sampling.seed = seed;
@@ -114,8 +116,8 @@ Samples report_samples(const GptStage& model, const Tokenizer& tokenizer, std::i
   std::int64_t tokens = 0;
   {
     Progress progress("writing stories", count, "stories");
-    const auto generated = generate_many(model, prompt, count, options, 100,
-                                         [&](std::int64_t done) { progress.update(done); });
+    const auto generated =
+        generate_many(model, prompt, count, options, 100, [&](std::int64_t done) { progress.update(done); });
     progress.finish();
     samples.seconds = progress.seconds();
     for (const Generated& g : generated) {
@@ -126,9 +128,11 @@ Samples report_samples(const GptStage& model, const Tokenizer& tokenizer, std::i
       samples.verdicts.push_back(verdict.valid ? "" : verdict.reason);
     }
   }
-  const double share = static_cast<double>(samples.valid) / static_cast<double>(std::max<std::int64_t>(count, 1));
-  fmt::print("\n{} stories at temperature {:g} in {:.1f} s ({} tokens/s): {} are valid, {:.1f}%\n", count, temperature,
-             samples.seconds, short_count(static_cast<double>(tokens) / samples.seconds), samples.valid, 100 * share);
+  const double share =
+      static_cast<double>(samples.valid) / static_cast<double>(std::max<std::int64_t>(count, 1));
+  fmt::print("\n{} stories at temperature {:g} in {:.1f} s ({} tokens/s): {} are valid, {:.1f}%\n", count,
+             temperature, samples.seconds, short_count(static_cast<double>(tokens) / samples.seconds),
+             samples.valid, 100 * share);
   int shown = 0;
   for (std::size_t i = 0; i < samples.verdicts.size() && shown < 3; ++i) {
     if (samples.verdicts[i].empty()) continue;
@@ -137,7 +141,10 @@ Samples report_samples(const GptStage& model, const Tokenizer& tokenizer, std::i
   }
   if (!metrics.empty())
     MetricsWriter(metrics, true)
-        .write({{"samples", count}, {"temperature", temperature}, {"valid", samples.valid}, {"valid_share", share},
+        .write({{"samples", count},
+                {"temperature", temperature},
+                {"valid", samples.valid},
+                {"valid_share", share},
                 {"tokens_per_s", static_cast<double>(tokens) / samples.seconds}});
   return samples;
 }

@@ -23,7 +23,8 @@ namespace {
 
 std::atomic<bool> interrupted{false};
 
-/// While it lives, the first Ctrl-C asks the loop to stop after the step; a second one ends the program at once.
+/// While it lives, the first Ctrl-C asks the loop to stop after the step; a second one ends the program at
+/// once.
 class InterruptGuard {
  public:
   InterruptGuard() {
@@ -69,8 +70,8 @@ GptStage make_model(const TrainCommand& command, std::int64_t vocabulary) {
   if (!command.init_from.empty()) {
     GptStage model = load_huggingface(command.init_from);
     check(model.config().vocab_size == vocabulary,
-          "{} has a vocabulary of {}, the tokenizer of {} has {}; they must be the same", command.init_from.string(),
-          model.config().vocab_size, command.data.string(), vocabulary);
+          "{} has a vocabulary of {}, the tokenizer of {} has {}; they must be the same",
+          command.init_from.string(), model.config().vocab_size, command.data.string(), vocabulary);
     return model;
   }
   GptConfig config;
@@ -130,14 +131,15 @@ void save_model(const GptStage& model, const TrainingData& folder, const fs::pat
   save_huggingface(model, out);
 }
 
-void describe(const GptStage& model, const TrainCommand& command, const Trainer& trainer, const TrainingData& folder,
-              double peak) {
+void describe(const GptStage& model, const TrainCommand& command, const Trainer& trainer,
+              const TrainingData& folder, double peak) {
   const GptConfig& c = model.config();
   const TrainerOptions& o = trainer.options();
-  fmt::print("Model: {} layers, {} heads, {} channels, context {}, vocabulary {}: {} parameters, {} with gradients "
-             "and moments\n",
-             c.layers, c.heads, c.channels, c.context, with_commas(c.vocab_size),
-             with_commas(parameter_count(c)), byte_text(16.0 * static_cast<double>(model.parameters().count())));
+  fmt::print(
+      "Model: {} layers, {} heads, {} channels, context {}, vocabulary {}: {} parameters, {} with gradients "
+      "and moments\n",
+      c.layers, c.heads, c.channels, c.context, with_commas(c.vocab_size), with_commas(parameter_count(c)),
+      byte_text(16.0 * static_cast<double>(model.parameters().count())));
   fmt::print("Data: {}, {} training tokens, {} validation tokens; {}\n", command.data.string(),
              with_commas(folder.train.size()), with_commas(folder.val.size()),
              o.samples == SampleKind::documents ? "a document per row" : "windows at random offsets");
@@ -164,7 +166,8 @@ void train(const TrainCommand& asked) {
     return given > 0 ? given : std::max<std::int64_t>(1, steps / times);
   };
   const std::int64_t eval_every = every(command.eval_every, 10), save_every = every(command.save_every, 10),
-                     sample_every = every(command.sample_every, 5), log_every = every(command.log_every, 2000);
+                     sample_every = every(command.sample_every, 5),
+                     log_every = every(command.log_every, 2000);
 
   Trainer trainer(model, folder.train.tokens(), folder.end_of_text.value_or(0), options);
   const Validator validator(folder, options.samples, context, std::max<std::int64_t>(options.batch, 16));
@@ -181,7 +184,8 @@ void train(const TrainCommand& asked) {
       trainer.resume(checkpoint, identity);
       cut_metrics(metrics_path, trainer.steps_done());
     }
-    fmt::print("{}\n", resumed ? fmt::format("Going on after step {} of {}", trainer.steps_done(), checkpoint.string())
+    fmt::print("{}\n", resumed ? fmt::format("Going on after step {} of {}", trainer.steps_done(),
+                                             checkpoint.string())
                                : fmt::format("{} is not there yet: starting anew", checkpoint.string()));
   }
   MetricsWriter metrics(metrics_path, resumed);
@@ -199,8 +203,9 @@ void train(const TrainCommand& asked) {
     MetricRecord r = {{"step", step}, {"val_loss", v.nats_per_token}};
     if (v.floor) r.emplace_back("floor", *v.floor);
     record(r);
-    progress.say(fmt::format("step {:>6}  validation {:.4f}{}", step, v.nats_per_token,
-                             v.floor ? fmt::format(", {:.4f} above the floor", v.nats_per_token - *v.floor) : ""));
+    progress.say(
+        fmt::format("step {:>6}  validation {:.4f}{}", step, v.nats_per_token,
+                    v.floor ? fmt::format(", {:.4f} above the floor", v.nats_per_token - *v.floor) : ""));
   };
   if (trainer.steps_done() == 0) validate_now(0);
 
@@ -219,8 +224,12 @@ void train(const TrainCommand& asked) {
     if (r.step % log_every == 0 || r.step == steps) {
       const std::int64_t row = r.tokens / (options.batch * options.accumulate);
       const double flops = training_flops_per_token(model.config(), row) * rate;
-      record({{"step", r.step}, {"loss", loss_sum / static_cast<double>(records)}, {"lr", r.learning_rate},
-              {"grad_norm", r.gradient_norm}, {"tokens_per_s", rate}, {"mfu", flops / peak},
+      record({{"step", r.step},
+              {"loss", loss_sum / static_cast<double>(records)},
+              {"lr", r.learning_rate},
+              {"grad_norm", r.gradient_norm},
+              {"tokens_per_s", rate},
+              {"mfu", flops / peak},
               {"seconds", progress.seconds()}});
       progress.update(r.step, fmt::format("loss {:.4f}, {} tokens/s", loss_sum / static_cast<double>(records),
                                           short_count(rate)));
@@ -230,7 +239,8 @@ void train(const TrainCommand& asked) {
       progress.update(r.step);
     }
     if (r.step % eval_every == 0 && r.step < steps) validate_now(r.step);
-    if (r.step % sample_every == 0 && r.step < steps) show_sample(model, folder, validator.stories(), options.seed, progress);
+    if (r.step % sample_every == 0 && r.step < steps)
+      show_sample(model, folder, validator.stories(), options.seed, progress);
     const bool stop = interrupted && r.step < steps;
     if (r.step % save_every == 0 || r.step == steps || stop) trainer.save(checkpoint, identity);
     check(!stop, "stopped after step {} of {}; its checkpoint is saved, go on with --resume", r.step, steps);
@@ -242,8 +252,8 @@ void train(const TrainCommand& asked) {
     fmt::print("Trained on {} tokens in {}: {} tokens/s, {:.0f}% of the peak; activations {}\n",
                with_commas(training_tokens), duration_text(training_seconds),
                short_count(static_cast<double>(training_tokens) / training_seconds),
-               100 * training_flops_per_token(model.config(), row_tokens) * static_cast<double>(training_tokens) /
-                   training_seconds / peak,
+               100 * training_flops_per_token(model.config(), row_tokens) *
+                   static_cast<double>(training_tokens) / training_seconds / peak,
                byte_text(static_cast<double>(trainer.activation_bytes())));
 
   const Validation v = report_validation(model, folder, validator, command.metrics);
@@ -252,7 +262,8 @@ void train(const TrainCommand& asked) {
   metrics.write(last);
   save_model(model, folder, command.out);
   draw_loss_curve(command.out);
-  fmt::print("Wrote {} (the model, its tokenizer, metrics.jsonl, loss.svg, checkpoint)\n", command.out.string());
+  fmt::print("Wrote {} (the model, its tokenizer, metrics.jsonl, loss.svg, checkpoint)\n",
+             command.out.string());
 }
 
 }  // namespace llm::ch05

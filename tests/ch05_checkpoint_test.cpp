@@ -106,7 +106,8 @@ TEST_F(Checkpoint, EveryBitCounts) {
   for (std::size_t byte = 0; byte < good.size(); ++byte) {
     std::string bad = good;
     bad[byte] = static_cast<char>(bad[byte] ^ (1 << (byte % 8)));
-    std::ofstream(path_, std::ios::binary) << bad;  // not write_file: a sync for each of 1,000 files takes seconds
+    std::ofstream(path_, std::ios::binary)
+        << bad;  // not write_file: a sync for each of 1,000 files takes seconds
     Tensor a(a_.shape()), b(b_.shape());
     try {
       load_checkpoint(path_, {{"a", a}, {"b", b}});
@@ -131,7 +132,8 @@ TEST_F(Checkpoint, OtherSettingsAreNamed) {
     check_same_settings("x.ckpt", {{"layers", "4"}, {"seed", "42"}}, {{"layers", "4"}, {"seed", "43"}});
     FAIL();
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("seed = 42, this run has 43"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("seed = 42, this run has 43"), std::string::npos)
+        << error.what();
   }
   EXPECT_NO_THROW(check_same_settings("x.ckpt", {{"seed", "42"}, {"other", "1"}}, {{"seed", "42"}}));
 }

@@ -25,7 +25,8 @@ TEST(AdamW, FollowsPyTorchWithGroupsAndClipping) {
     ASSERT_EQ(static_cast<std::size_t>(t.numel()), values.size());
     for (std::size_t i = 0; i < values.size(); ++i) t.span()[i] = values[i].get<float>();
   };
-  for (const json& p : golden["parameters"]) set(store.find(p["name"].get<std::string>())->value, p["initial"]);
+  for (const json& p : golden["parameters"])
+    set(store.find(p["name"].get<std::string>())->value, p["initial"]);
 
   const json& o = golden["options"];
   AdamW optimizer(store, {o["beta1"], o["beta2"], o["eps"], o["weight_decay"]});
@@ -39,8 +40,8 @@ TEST(AdamW, FollowsPyTorchWithGroupsAndClipping) {
     optimizer.step(step["lr"], scale);
     for (const auto& [name, values] : step["values"].items()) {
       const auto got = store.find(name)->value.span();
-      // Values are of order 1 and a step moves them by at most 0.05. Float32 rounds some ten operations on both sides:
-      // 10 * 2^-24 relative to the value, and the same relative to the step; 2e-6 is twice that.
+      // Values are of order 1 and a step moves them by at most 0.05. Float32 rounds some ten operations on
+      // both sides: 10 * 2^-24 relative to the value, and the same relative to the step; 2e-6 is twice that.
       for (std::size_t i = 0; i < values.size(); ++i)
         EXPECT_NEAR(got[i], values[i].get<float>(), 2e-6 * (1 + std::abs(values[i].get<float>())))
             << name << "[" << i << "]";

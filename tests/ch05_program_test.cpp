@@ -38,7 +38,8 @@ class Program : public testing::Test {
     write_story_corpus(root_ / "documents", options);
     TrainTokenizerOptions tokenizer;
     tokenizer.vocab_size = 600;
-    write_token_folder(root_ / "documents", *train_tokenizer({root_ / "documents"}, tokenizer), root_ / "data");
+    write_token_folder(root_ / "documents", *train_tokenizer({root_ / "documents"}, tokenizer),
+                       root_ / "data");
   }
   static void TearDownTestSuite() { fs::remove_all(root_); }
 
@@ -72,10 +73,35 @@ class Program : public testing::Test {
   }
 
   static std::vector<std::string> tiny_run(const fs::path& out, int threads) {
-    return {"train", "--data", (root_ / "data").string(), "--out", out.string(), "--layers", "1", "--heads", "2",
-            "--channels", "16", "--context", "160", "--batch", "4", "--steps", "120", "--dropout", "0.1",
-            "--save-every", "5", "--eval-every", "60", "--eval-batches", "1", "--sample-every", "1000",
-            "--threads", std::to_string(threads)};
+    return {"train",
+            "--data",
+            (root_ / "data").string(),
+            "--out",
+            out.string(),
+            "--layers",
+            "1",
+            "--heads",
+            "2",
+            "--channels",
+            "16",
+            "--context",
+            "160",
+            "--batch",
+            "4",
+            "--steps",
+            "120",
+            "--dropout",
+            "0.1",
+            "--save-every",
+            "5",
+            "--eval-every",
+            "60",
+            "--eval-batches",
+            "1",
+            "--sample-every",
+            "1000",
+            "--threads",
+            std::to_string(threads)};
   }
 
   static inline fs::path root_;
@@ -103,7 +129,8 @@ TEST_F(Program, KilledRunsGoOnToTheSameBits) {
     EXPECT_GT(kills, 0) << "the run was over before the first kill: make it longer";
     const Outcome last = run(arguments);
     ASSERT_EQ(last.exit_code, 0) << last.output;
-    EXPECT_TRUE(read_file(out / "model.safetensors") == expected) << threads << " threads, " << kills << " kills";
+    EXPECT_TRUE(read_file(out / "model.safetensors") == expected)
+        << threads << " threads, " << kills << " kills";
     // The metrics of all attempts together are those of one run: every step once.
     int lines = 0;
     std::ifstream metrics(out / "metrics.jsonl");
@@ -117,7 +144,8 @@ TEST_F(Program, AnInterruptSavesAndStops) {
   std::vector<std::string> arguments = tiny_run(out, 2);
   arguments[16] = "100000";  // --steps: longer than anyone waits
   const pid_t child = start(arguments, root_ / "output.txt");
-  while (!fs::exists(out / "checkpoint" / "training.ckpt")) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  while (!fs::exists(out / "checkpoint" / "training.ckpt"))
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   kill(child, SIGINT);
   const Outcome stopped = finish(child, root_ / "output.txt");
   EXPECT_EQ(stopped.exit_code, 1) << stopped.output;
@@ -145,8 +173,8 @@ TEST_F(Program, WrongInputGetsASentence) {
   TrainTokenizerOptions small;
   small.vocab_size = 300;
   train_tokenizer({root_ / "documents"}, small)->save(other);
-  ASSERT_EQ(run({"train", "--data", data, "--out", (root_ / "model").string(), "--steps", "2", "--layers", "1",
-                 "--heads", "1", "--channels", "8", "--batch", "2", "--context", "160"})
+  ASSERT_EQ(run({"train", "--data", data, "--out", (root_ / "model").string(), "--steps", "2", "--layers",
+                 "1", "--heads", "1", "--channels", "8", "--batch", "2", "--context", "160"})
                 .exit_code,
             0);
   const std::string model = (root_ / "model").string();
@@ -154,7 +182,8 @@ TEST_F(Program, WrongInputGetsASentence) {
   fs::copy(model, nan, fs::copy_options::recursive);
   {
     std::string weights = read_file(nan / "model.safetensors");
-    for (std::size_t i = 0; i < 4; ++i) weights[weights.size() - 40 + i] = '\xFF';  // a float of all ones is a NaN
+    for (std::size_t i = 0; i < 4; ++i)
+      weights[weights.size() - 40 + i] = '\xFF';  // a float of all ones is a NaN
     write_file(nan / "model.safetensors", weights);
   }
   const fs::path damaged = root_ / "damaged";
@@ -177,12 +206,16 @@ TEST_F(Program, WrongInputGetsASentence) {
       {{"train", "--data", other.string(), "--out", out}, 1, "vocabulary"},
       {{"train", "--data", data, "--out", out, "--context", "1000000"}, 1, "context"},
       {{"train", "--data", data, "--out", out, "--context", "0"}, 2, "--context"},
-      {{"train", "--data", data, "--out", out, "--context", "20", "--samples", "documents"}, 1, "longer context"},
+      {{"train", "--data", data, "--out", out, "--context", "20", "--samples", "documents"},
+       1,
+       "longer context"},
       {{"train", "--data", data, "--out", out, "--samples", "sentences"}, 2, "sentences"},
       {{"train", "--data", data, "--out", out, "--layers", "-1"}, 2, "--layers"},
       {{"train", "--data", data, "--out", out, "--layers", "many"}, 2, "--layers"},
       {{"train", "--data", data, "--out", out, "--heads", "3", "--channels", "128"}, 2, "heads"},
-      {{"train", "--data", data, "--out", out, "--layers", "1000", "--channels", "65536", "--heads", "1"}, 1, ""},
+      {{"train", "--data", data, "--out", out, "--layers", "1000", "--channels", "65536", "--heads", "1"},
+       1,
+       ""},
       {{"train", "--data", data, "--out", out, "--lr", "nan"}, 2, "--lr"},
       {{"train", "--data", data, "--out", out, "--lr", "0.001", "--min-lr", "0.1"}, 2, "rate"},
       {{"train", "--data", data, "--out", out, "--steps", "0"}, 2, "--steps"},
@@ -191,7 +224,9 @@ TEST_F(Program, WrongInputGetsASentence) {
       {{"train", "--data", data, "--out", out, "--frobnicate"}, 2, "frobnicate"},
       {{"train", "--data", data, "--out", out, "--init-from", "/does/not/exist"}, 1, "exist"},
       {{"train", "--data", data, "--out", damaged.string(), "--resume"}, 1, "cut off"},
-      {{"train", "--data", data, "--out", model, "--resume", "--steps", "7"}, 1, "resume with the same settings"},
+      {{"train", "--data", data, "--out", model, "--resume", "--steps", "7"},
+       1,
+       "resume with the same settings"},
       {{"eval", "--model", model, "--data", "/does/not/exist"}, 1, "no folder"},
       {{"eval", "--model", "/does/not/exist", "--data", data}, 1, "exist"},
       {{"eval", "--model", nan.string(), "--data", data}, 1, ""},
@@ -221,7 +256,8 @@ TEST_F(Program, AFullDiskKeepsThePreviousCheckpoint) {
   line += " > '" + (root_ / "output.txt").string() + "' 2>&1";
   const int status = std::system(("bash -c \"" + line + "\"").c_str());
   EXPECT_EQ(WEXITSTATUS(status), 1);
-  EXPECT_NE(read_file(root_ / "output.txt").find("training.ckpt"), std::string::npos) << read_file(root_ / "output.txt");
+  EXPECT_NE(read_file(root_ / "output.txt").find("training.ckpt"), std::string::npos)
+      << read_file(root_ / "output.txt");
   EXPECT_TRUE(read_file(out / "checkpoint" / "training.ckpt") == before);
   EXPECT_FALSE(fs::exists(out / "checkpoint" / "training.ckpt.partial"));
 }

@@ -32,7 +32,8 @@ SamplingOptions options(float temperature, std::int64_t k = 0, float p = 1, std:
 TEST(Sampling, GreedyTakesTheFirstOfTheLargest) {
   const std::vector<float> logits = {1, 3, 2, 3};
   EXPECT_EQ(tokens(candidates(logits, options(0))), std::vector<int>({1}));
-  for (int position = 0; position < 20; ++position) EXPECT_EQ(sample_token(logits, options(0), 0, position), 1);
+  for (int position = 0; position < 20; ++position)
+    EXPECT_EQ(sample_token(logits, options(0), 0, position), 1);
 }
 
 TEST(Sampling, TopKAndTopPLeaveExactlyTheirSets) {
@@ -43,10 +44,9 @@ TEST(Sampling, TopKAndTopPLeaveExactlyTheirSets) {
     std::vector<int> expected;
   };
   const Case cases[] = {
-      {0, 1, {1, 3, 4, 0, 2}}, {1, 1, {1}},          {3, 1, {1, 3, 4}},
-      {9, 1, {1, 3, 4, 0, 2}}, {0, 0.39F, {1}},      {0, 0.5F, {1, 3}},
-      {0, 0.7F, {1, 3, 4}},    {0, 1e-6F, {1}},      {0, 0.94F, {1, 3, 4, 0}},
-      {2, 0.6F, {1}},          {2, 0.65F, {1, 3}},   {3, 0.9F, {1, 3, 4}},
+      {0, 1, {1, 3, 4, 0, 2}},  {1, 1, {1}},       {3, 1, {1, 3, 4}},    {9, 1, {1, 3, 4, 0, 2}},
+      {0, 0.39F, {1}},          {0, 0.5F, {1, 3}}, {0, 0.7F, {1, 3, 4}}, {0, 1e-6F, {1}},
+      {0, 0.94F, {1, 3, 4, 0}}, {2, 0.6F, {1}},    {2, 0.65F, {1, 3}},   {3, 0.9F, {1, 3, 4}},
   };
   for (const Case& c : cases) {
     const auto left = candidates(logits, options(1, c.k, c.p));
@@ -80,9 +80,11 @@ TEST(Sampling, FrequenciesFollowTheProbabilities) {
       EXPECT_EQ(drawn.size(), expected.size());
       for (const auto& [token, weight] : expected) {
         const double q = weight / sum;
-        // A count of n draws has the standard deviation sqrt(n q (1 - q)). Five of them: wrong once in two million.
+        // A count of n draws has the standard deviation sqrt(n q (1 - q)). Five of them: wrong once in two
+        // million.
         const double limit = 5 * std::sqrt(kDraws * q * (1 - q));
-        EXPECT_NEAR(drawn[token], kDraws * q, limit) << "token " << token << " at temperature " << temperature;
+        EXPECT_NEAR(drawn[token], kDraws * q, limit)
+            << "token " << token << " at temperature " << temperature;
       }
     }
   }
@@ -115,7 +117,8 @@ TEST(Sampling, RefusesWhatHasNoDistribution) {
   EXPECT_THROW(candidates(std::vector<float>{1}, options(1, 0, 0)), UsageError);
   EXPECT_THROW(candidates(std::vector<float>{1}, options(1, 0, 1.5F)), UsageError);
   // A token that is ruled out (-inf) is never drawn.
-  for (int i = 0; i < 50; ++i) EXPECT_EQ(sample_token(std::vector<float>{-inf, 0, -inf}, options(1), 0, i), 1);
+  for (int i = 0; i < 50; ++i)
+    EXPECT_EQ(sample_token(std::vector<float>{-inf, 0, -inf}, options(1), 0, i), 1);
 }
 
 TEST(StreamText, HoldsBackIncompleteCharacters) {
@@ -148,9 +151,9 @@ TEST(StreamText, ReplacesWhatIsNotUtf8) {
   StreamText stream;
   EXPECT_EQ(stream.push("a\xFFz"), "a" + r + "z");
   EXPECT_EQ(stream.push("\xC3("), r + "(");
-  EXPECT_EQ(stream.push("\xE6\x9Dx"), r + "x");        // a truncated character becomes one sign
-  EXPECT_EQ(stream.push("\xC0\xAF"), r + r);           // overlong
-  EXPECT_EQ(stream.push("\xED\xA0\x80"), r + r + r);   // a surrogate
+  EXPECT_EQ(stream.push("\xE6\x9Dx"), r + "x");       // a truncated character becomes one sign
+  EXPECT_EQ(stream.push("\xC0\xAF"), r + r);          // overlong
+  EXPECT_EQ(stream.push("\xED\xA0\x80"), r + r + r);  // a surrogate
   EXPECT_EQ(stream.push("\xF4\x90\x80\x80"), r + r + r + r);
 }
 

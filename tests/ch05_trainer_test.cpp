@@ -53,9 +53,9 @@ std::vector<std::uint16_t> tiny_tokens() {
 void hash_weights(GptStage& model) {
   std::vector<std::string> names = {"wte.weight", "wpe.weight"};
   for (int l = 0; l < 2; ++l)
-    for (const char* n : {"ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight",
-                          "attn.c_proj.bias", "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias",
-                          "mlp.c_proj.weight", "mlp.c_proj.bias"})
+    for (const char* n : {"ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias",
+                          "attn.c_proj.weight", "attn.c_proj.bias", "ln_2.weight", "ln_2.bias",
+                          "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias"})
       names.push_back(fmt::format("h.{}.{}", l, n));
   names.insert(names.end(), {"ln_f.weight", "ln_f.bias"});
   ASSERT_EQ(model.parameters().all().size(), names.size());
@@ -66,7 +66,8 @@ void hash_weights(GptStage& model) {
     const auto values = parameter->value.span();
     for (std::uint32_t i = 0; i < values.size(); ++i) {
       const double x = (mix(1000003 * p + i) * 0x1p-32 - 0.5) * 0.2;
-      values[i] = norm ? static_cast<float>(1 + static_cast<double>(static_cast<float>(x))) : static_cast<float>(x);
+      values[i] =
+          norm ? static_cast<float>(1 + static_cast<double>(static_cast<float>(x))) : static_cast<float>(x);
     }
   }
 }
@@ -92,8 +93,8 @@ TEST(Trainer, FollowsPyTorchForTwentySteps) {
   for (std::size_t i = 0; i < golden["losses"].size(); ++i) {
     const StepReport r = trainer.step();
     const double loss = golden["losses"][i], norm = golden["norms"][i];
-    // The reference is float64. A float32 loss carries about sqrt(32) roundings of 6e-8 per layer, and twenty Adam
-    // steps pass on what they got: 1e-5 relative.
+    // The reference is float64. A float32 loss carries about sqrt(32) roundings of 6e-8 per layer, and twenty
+    // Adam steps pass on what they got: 1e-5 relative.
     EXPECT_NEAR(r.loss, loss, 1e-5 * loss) << "step " << i;
     EXPECT_NEAR(r.gradient_norm, norm, 1e-4 * norm) << "step " << i;
     EXPECT_EQ(r.tokens, 2 * 3 * 16);
@@ -104,14 +105,16 @@ TEST(Trainer, FollowsPyTorchForTwentySteps) {
     double sum = 0, squares = 0;
     const auto values = p.value.span();
     for (std::size_t i = 0; i < values.size(); ++i) {
-      if (p.name.ends_with("c_attn.bias") && i / 32 == 1) continue;  // no gradient but rounding; see the script
+      if (p.name.ends_with("c_attn.bias") && i / 32 == 1)
+        continue;  // no gradient but rounding; see the script
       sum += values[i];
       squares += static_cast<double>(values[i]) * values[i];
     }
-    // Adam divides by the root of v: where a gradient is almost zero its rounding moves the weight. So 1e-3 of the
-    // parameter's norm; a missing decay or a wrong group shows in the second digit.
+    // Adam divides by the root of v: where a gradient is almost zero its rounding moves the weight. So 1e-3
+    // of the parameter's norm; a missing decay or a wrong group shows in the second digit.
     EXPECT_NEAR(squares, golden["final"][p.name][1].get<double>(), 1e-3 * squares) << p.name;
-    EXPECT_NEAR(sum, golden["final"][p.name][0].get<double>(), 1e-3 * std::sqrt(squares * static_cast<double>(values.size())))
+    EXPECT_NEAR(sum, golden["final"][p.name][0].get<double>(),
+                1e-3 * std::sqrt(squares * static_cast<double>(values.size())))
         << p.name;
   }
 }
@@ -214,14 +217,16 @@ TEST(Trainer, RefusesWhatDoesNotGoTogether) {
   EXPECT_THROW(Trainer(model, few, 0, tiny_options()), Error);  // one window needs 17
   TrainerOptions documents = tiny_options();
   documents.samples = SampleKind::documents;
-  EXPECT_THROW(Trainer(model, std::vector<std::uint16_t>(5000, 1), 0, documents), Error);  // one long document
+  EXPECT_THROW(Trainer(model, std::vector<std::uint16_t>(5000, 1), 0, documents),
+               Error);  // one long document
 }
 
 TEST(Sampler, DocumentsComeOncePerEpochAndWhole) {
   // 50 documents of 1 to 10 tokens; document d consists of d + 1.
   std::vector<std::uint16_t> tokens;
   for (int d = 0; d < 50; ++d) {
-    tokens.insert(tokens.end(), mix(static_cast<std::uint32_t>(d)) % 10 + 1, static_cast<std::uint16_t>(d + 1));
+    tokens.insert(tokens.end(), mix(static_cast<std::uint32_t>(d)) % 10 + 1,
+                  static_cast<std::uint16_t>(d + 1));
     tokens.push_back(0);
   }
   const TrainingSampler sampler(tokens, SampleKind::documents, 0, 12, 5, 2, 9);
@@ -263,7 +268,8 @@ TEST(Evaluate, DocumentLossesDoNotDependOnTheBatch) {
   hash_weights(model);
   std::vector<std::uint16_t> tokens;
   for (std::uint32_t d = 0; d < 13; ++d) {
-    for (std::uint32_t i = 0; i <= mix(d) % 12; ++i) tokens.push_back(static_cast<std::uint16_t>(mix(100 * d + i) % 60 + 1));
+    for (std::uint32_t i = 0; i <= mix(d) % 12; ++i)
+      tokens.push_back(static_cast<std::uint16_t>(mix(100 * d + i) % 60 + 1));
     tokens.push_back(0);
   }
   const auto documents = document_ranges(tokens, 0);

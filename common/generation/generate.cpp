@@ -17,15 +17,16 @@ struct Running {
   Generated* result;
 };
 
-void check_prompt(const GptStage& model, std::span<const std::int32_t> prompt, const GenerateOptions& options) {
+void check_prompt(const GptStage& model, std::span<const std::int32_t> prompt,
+                  const GenerateOptions& options) {
   validate(options.sampling);
   if (prompt.empty()) fail_usage("the prompt is empty; generation needs at least one token to go on from");
   if (options.max_new_tokens < 0)
     fail_usage("the number of new tokens must not be negative, got {}", options.max_new_tokens);
   for (const std::int32_t token : prompt)
     check(token >= 0 && token < model.config().vocab_size,
-          "the prompt has token {}, the model's vocabulary has {}; prompt and model need the same tokenizer", token,
-          model.config().vocab_size);
+          "the prompt has token {}, the model's vocabulary has {}; prompt and model need the same tokenizer",
+          token, model.config().vocab_size);
 }
 
 /// Keeps the caches' rows `kept` (increasing) and forgets the others.
@@ -35,7 +36,8 @@ void keep_rows(KvCache& cache, const std::vector<std::size_t>& kept) {
     float* data = t.data();
     for (std::size_t i = 0; i < kept.size(); ++i)
       if (kept[i] != i)
-        std::memmove(data + static_cast<std::int64_t>(i) * row, data + static_cast<std::int64_t>(kept[i]) * row,
+        std::memmove(data + static_cast<std::int64_t>(i) * row,
+                     data + static_cast<std::int64_t>(kept[i]) * row,
                      static_cast<std::size_t>(row) * sizeof(float));
     t = t.slice(0, static_cast<std::int64_t>(kept.size()));
   };
@@ -60,7 +62,8 @@ void run_batch(const GptStage& model, std::vector<Running> running, const Genera
   KvCache cache = model.make_cache(static_cast<std::int64_t>(running.size()),
                                    std::min(context, prompt_length + options.max_new_tokens));
   Tensor logits_buffer({static_cast<std::int64_t>(running.size()), vocabulary});
-  std::int64_t unread = std::min(prompt_length, context);  // tokens at the end of the text not yet in the cache
+  std::int64_t unread =
+      std::min(prompt_length, context);  // tokens at the end of the text not yet in the cache
 
   for (std::int64_t drawn = 0; drawn < options.max_new_tokens && !running.empty(); ++drawn) {
     if (cache.length + unread > cache.capacity) {
@@ -103,8 +106,8 @@ void run_batch(const GptStage& model, std::vector<Running> running, const Genera
 
 }  // namespace
 
-Generated generate(const GptStage& model, std::span<const std::int32_t> prompt, const GenerateOptions& options,
-                   const std::function<bool(std::int32_t)>& on_token) {
+Generated generate(const GptStage& model, std::span<const std::int32_t> prompt,
+                   const GenerateOptions& options, const std::function<bool(std::int32_t)>& on_token) {
   check_prompt(model, prompt, options);
   Generated result;
   if (options.max_new_tokens > 0)
@@ -124,8 +127,9 @@ std::vector<Generated> generate_many(const GptStage& model, std::span<const std:
   for (std::int64_t first = 0; first < count; first += batch) {
     std::vector<Running> running;
     for (std::int64_t i = first; i < std::min(count, first + batch); ++i)
-      running.push_back(
-          {static_cast<std::uint64_t>(i), {prompt.begin(), prompt.end()}, &results[static_cast<std::size_t>(i)]});
+      running.push_back({static_cast<std::uint64_t>(i),
+                         {prompt.begin(), prompt.end()},
+                         &results[static_cast<std::size_t>(i)]});
     run_batch(model, std::move(running), options, {}, [&] {
       ++done;
       if (on_done) on_done(done);

@@ -30,13 +30,14 @@ struct Generated {
 /// Continues `prompt` (at least one token). `on_token`, if given, sees each new token as it is drawn and ends
 /// the generation by returning false. Where the text outgrows the model's context, the newest half of it is
 /// read again from position 0, and generation goes on from there. Sequence number 0 of the seed.
-Generated generate(const GptStage& model, std::span<const std::int32_t> prompt, const GenerateOptions& options,
-                   const std::function<bool(std::int32_t)>& on_token = {});
+Generated generate(const GptStage& model, std::span<const std::int32_t> prompt,
+                   const GenerateOptions& options, const std::function<bool(std::int32_t)>& on_token = {});
 
 /// `count` different continuations of one prompt: number i is drawn with sequence number i of the seed.
 /// At most `batch` run side by side. `on_done`, if given, is told how many are finished.
 std::vector<Generated> generate_many(const GptStage& model, std::span<const std::int32_t> prompt,
-                                     std::int64_t count, const GenerateOptions& options, std::int64_t batch = 64,
+                                     std::int64_t count, const GenerateOptions& options,
+                                     std::int64_t batch = 64,
                                      const std::function<void(std::int64_t)>& on_done = {});
 
 }  // namespace llm

@@ -17,7 +17,8 @@ float largest(std::span<const float> logits) {
   check(!logits.empty(), "sampling needs at least one logit");
   float max = -std::numeric_limits<float>::infinity();
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    check(!std::isnan(logits[i]), "the logit of token {} is not a number; the model's weights are damaged", i);
+    check(!std::isnan(logits[i]), "the logit of token {} is not a number; the model's weights are damaged",
+          i);
     max = std::max(max, logits[i]);
   }
   check(std::isfinite(max), "the largest logit is {}; the model's weights are damaged", max);
@@ -81,7 +82,7 @@ void validate(const SamplingOptions& options) {
 std::vector<Candidate> candidates(std::span<const float> logits, const SamplingOptions& options) {
   validate(options);
   if (options.temperature == 0) {
-    largest(logits);  // for its checks
+    largest(logits);                                                   // for its checks
     const auto best = std::max_element(logits.begin(), logits.end());  // the first of equals
     return {{static_cast<std::int32_t>(best - logits.begin()), 1.0}};
   }

@@ -53,8 +53,8 @@ class AdamW {
 /// count.
 double gradient_norm(const ParameterStore& parameters);
 
-/// What gradients of norm `norm` are multiplied by so that their norm is at most `limit` (Pascanu et al. 2013,
-/// algorithm 1): limit / norm where the norm is larger, else 1. A limit of 0 means no clipping.
+/// What gradients of norm `norm` are multiplied by so that their norm is at most `limit` (Pascanu et al.
+/// 2013, algorithm 1): limit / norm where the norm is larger, else 1. A limit of 0 means no clipping.
 double clip_scale(double norm, double limit);
 
 }  // namespace llm

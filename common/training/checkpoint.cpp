@@ -50,12 +50,12 @@ Header parse(const std::string& path, std::span<const std::byte> file) {
   check(file.size() >= kPrefix, "{} is too short for a checkpoint: {} bytes", path, file.size());
   check(std::memcmp(file.data(), kMagic.data(), kMagic.size() - 1) == 0,
         "{} is not a checkpoint of this program: it does not begin with {}", path, kMagic);
-  check(file[7] == static_cast<std::byte>(kMagic[7]), "{} is a checkpoint of another version: expected {}", path,
-        kMagic);
+  check(file[7] == static_cast<std::byte>(kMagic[7]), "{} is a checkpoint of another version: expected {}",
+        path, kMagic);
   const std::uint64_t header_bytes = word_at(file, 8);
   check(header_bytes <= kMaxHeader, "{} is damaged: its header claims {} bytes", path, header_bytes);
-  check(file.size() >= kPrefix + header_bytes, "{} is cut off: its header needs {} bytes, the file has {}", path,
-        kPrefix + header_bytes, file.size());
+  check(file.size() >= kPrefix + header_bytes, "{} is cut off: its header needs {} bytes, the file has {}",
+        path, kPrefix + header_bytes, file.size());
   const auto text = file.subspan(kPrefix, header_bytes);
   check(checksum(text) == word_at(file, 16), "{} is damaged: its header's checksum is wrong", path);
 
@@ -67,8 +67,8 @@ Header parse(const std::string& path, std::span<const std::byte> file) {
     header.info.step = j.at("step").get<std::int64_t>();
     header.info.settings = j.at("settings").get<std::map<std::string, std::string>>();
     for (const json& t : j.at("tensors")) {
-      header.entries.push_back({t.at("name").get<std::string>(), t.at("count").get<std::uint64_t>(), aligned(end),
-                                t.at("checksum").get<std::uint64_t>()});
+      header.entries.push_back({t.at("name").get<std::string>(), t.at("count").get<std::uint64_t>(),
+                                aligned(end), t.at("checksum").get<std::uint64_t>()});
       const std::uint64_t count = header.entries.back().count;
       check(count <= (std::uint64_t{1} << 48), "{} is damaged: a tensor claims {} elements", path, count);
       end = aligned(end) + count * sizeof(float);
@@ -118,11 +118,11 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, const std::vec
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const Entry& entry = header.entries[i];
     const NamedTensor& wanted = tensors[i];
-    check(entry.name == wanted.name, "{} holds the tensor {} where {} was expected", path.string(), entry.name,
-          wanted.name);
+    check(entry.name == wanted.name, "{} holds the tensor {} where {} was expected", path.string(),
+          entry.name, wanted.name);
     check(entry.count == static_cast<std::uint64_t>(wanted.tensor.numel()),
-          "{} was made by a model of another size: {} has {} elements, expected {}", path.string(), entry.name,
-          entry.count, wanted.tensor.numel());
+          "{} was made by a model of another size: {} has {} elements, expected {}", path.string(),
+          entry.name, entry.count, wanted.tensor.numel());
     sources.push_back(file.bytes().subspan(entry.offset, entry.count * sizeof(float)));
     check(checksum(sources.back()) == entry.sum, "{} is damaged: the checksum of {} is wrong", path.string(),
           entry.name);
@@ -142,8 +142,8 @@ void check_same_settings(const std::filesystem::path& path, const std::map<std::
   for (const auto& [name, value] : wanted) {
     const auto found = saved.find(name);
     const std::string was = found == saved.end() ? "not set" : found->second;
-    check(was == value, "{} was made with {} = {}, this run has {}; resume with the same settings", path.string(),
-          name, was, value);
+    check(was == value, "{} was made with {} = {}, this run has {}; resume with the same settings",
+          path.string(), name, was, value);
   }
 }
 

@@ -1,10 +1,11 @@
 // Checkpoints: everything a run needs to go on to the same bits, in one file.
 //
-//   "LLMCKPT1" | header bytes (u64) | header checksum (u64) | header, JSON | zeros to a multiple of 64 | tensors
+//   "LLMCKPT1" | header bytes (u64) | header checksum (u64) | header, JSON | zeros to a multiple of 64 |
+//   tensors
 //
 // The header holds the number of finished steps, the settings that determine the run's numbers, and for each
-// tensor its name, count, offset and checksum. The file appears whole or not at all (AtomicFile), and a reader
-// checks all of it before it changes anything. Little-endian, as every machine this runs on. Chapter 5
+// tensor its name, count, offset and checksum. The file appears whole or not at all (AtomicFile), and a
+// reader checks all of it before it changes anything. Little-endian, as every machine this runs on. Chapter 5
 // explains it.
 #pragma once
 
@@ -29,7 +30,8 @@ struct NamedTensor {
   Tensor tensor;
 };
 
-/// Writes the file atomically: if it fails (a full disk), the previous checkpoint of that name is still there.
+/// Writes the file atomically: if it fails (a full disk), the previous checkpoint of that name is still
+/// there.
 void save_checkpoint(const std::filesystem::path& path, const CheckpointInfo& info,
                      const std::vector<NamedTensor>& tensors);
 

@@ -60,7 +60,8 @@ std::vector<double> evaluate_documents(GptStage& model, const TokenView& tokens,
 FloorDistance compare_with_floor(std::span<const double> model_nats, std::span<const TokenRange> documents,
                                  std::span<const std::string> texts) {
   check(model_nats.size() == documents.size() && texts.size() == documents.size(),
-        "there are {} losses and {} texts for {} documents", model_nats.size(), texts.size(), documents.size());
+        "there are {} losses and {} texts for {} documents", model_nats.size(), texts.size(),
+        documents.size());
   FloorDistance result;
   for (std::size_t i = 0; i < documents.size(); ++i) {
     const Verdict verdict = judge_story(texts[i]);
@@ -75,8 +76,8 @@ FloorDistance compare_with_floor(std::span<const double> model_nats, std::span<c
 }
 
 bool all_stories(std::span<const std::string> texts) {
-  return !texts.empty() &&
-         std::all_of(texts.begin(), texts.end(), [](const std::string& text) { return judge_story(text).valid; });
+  return !texts.empty() && std::all_of(texts.begin(), texts.end(),
+                                       [](const std::string& text) { return judge_story(text).valid; });
 }
 
 }  // namespace llm

@@ -9,8 +9,8 @@ namespace llm {
 
 namespace {
 
-// Documents are shuffled, then sorted by length within groups of this many steps: long enough that neighbours in
-// length are close, short enough that every group is a fair sample of the corpus.
+// Documents are shuffled, then sorted by length within groups of this many steps: long enough that neighbours
+// in length are close, short enough that every group is a fair sample of the corpus.
 constexpr std::int64_t kGroupSteps = 16;
 
 }  // namespace
@@ -31,11 +31,12 @@ TrainingSampler::TrainingSampler(const TokenView& tokens, SampleKind kind, std::
       batch_(batch),
       micro_batches_(micro_batches),
       seed_(seed) {
-  check(batch >= 1 && micro_batches >= 1, "a step needs at least one row, got {} batches of {}", micro_batches,
-        batch);
+  check(batch >= 1 && micro_batches >= 1, "a step needs at least one row, got {} batches of {}",
+        micro_batches, batch);
   if (kind == SampleKind::windows) {
-    check(tokens.size() > length, "the training tokens are {}, too few for a context of {}; take a shorter context",
-          tokens.size(), length);
+    check(tokens.size() > length,
+          "the training tokens are {}, too few for a context of {}; take a shorter context", tokens.size(),
+          length);
     return;
   }
   documents_ = document_ranges(tokens, separator);
@@ -44,7 +45,8 @@ TrainingSampler::TrainingSampler(const TokenView& tokens, SampleKind kind, std::
         "the training data holds {} documents, too few for a step of {} rows", documents_.size(), rows);
   for (const TokenRange& d : documents_)
     check(d.size() < length,
-          "a document of {} tokens and its end do not fit in a context of {}; take a longer context or sample windows",
+          "a document of {} tokens and its end do not fit in a context of {}; take a longer context or "
+          "sample windows",
           d.size(), length);
 }
 
@@ -79,18 +81,20 @@ std::vector<TokenRange> TrainingSampler::documents_of(std::int64_t step) const {
   const std::vector<std::int64_t>& order = epoch_order(step / steps);
   std::vector<TokenRange> documents;
   for (std::int64_t row = 0; row < rows; ++row)
-    documents.push_back(documents_[static_cast<std::size_t>(
-        order[static_cast<std::size_t>(step % steps * rows + row)])]);
+    documents.push_back(
+        documents_[static_cast<std::size_t>(order[static_cast<std::size_t>(step % steps * rows + row)])]);
   return documents;
 }
 
 Batch TrainingSampler::get(std::int64_t step, std::int64_t micro) const {
   if (kind_ == SampleKind::windows)
-    return make_batch(tokens_, random_starts(tokens_.size(), length_, seed_, step, micro * batch_, batch_), length_);
+    return make_batch(tokens_, random_starts(tokens_.size(), length_, seed_, step, micro * batch_, batch_),
+                      length_);
   const std::vector<TokenRange> all = documents_of(step);
-  return make_document_batch(tokens_, std::span(all).subspan(static_cast<std::size_t>(micro * batch_),
-                                                             static_cast<std::size_t>(batch_)),
-                             separator_, length_);
+  return make_document_batch(
+      tokens_,
+      std::span(all).subspan(static_cast<std::size_t>(micro * batch_), static_cast<std::size_t>(batch_)),
+      separator_, length_);
 }
 
 std::int64_t TrainingSampler::target_count(std::int64_t step) const {

@@ -12,8 +12,8 @@ void validate(const Schedule& schedule) {
   if (!(schedule.peak >= 0) || !std::isfinite(schedule.peak))
     fail_usage("the learning rate must be a number that is not negative, got {}", schedule.peak);
   if (!(schedule.floor >= 0 && schedule.floor <= schedule.peak))
-    fail_usage("the smallest learning rate must lie between 0 and the learning rate {}, got {}", schedule.peak,
-               schedule.floor);
+    fail_usage("the smallest learning rate must lie between 0 and the learning rate {}, got {}",
+               schedule.peak, schedule.floor);
   if (schedule.warmup < 0) fail_usage("the warm-up must not be negative, got {} steps", schedule.warmup);
   if (schedule.steps < 1) fail_usage("training needs at least one step, got {}", schedule.steps);
 }

@@ -1,7 +1,7 @@
 // The learning rate over a run: linear warm-up, then half a cosine down to a floor.
 //
-// Warm-up: Goyal et al. 2017, section 2.2; cosine: Loshchilov and Hutter 2017, equation 5; the two together as
-// GPT-3 was trained (Brown et al. 2020, appendix B). Chapter 5 explains it.
+// Warm-up: Goyal et al. 2017, section 2.2; cosine: Loshchilov and Hutter 2017, equation 5; the two together
+// as GPT-3 was trained (Brown et al. 2020, appendix B). Chapter 5 explains it.
 #pragma once
 
 #include <cstdint>

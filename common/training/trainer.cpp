@@ -33,14 +33,16 @@ std::vector<NamedTensor> state_tensors(const GptStage& model, const AdamW& optim
 
 }  // namespace
 
-Trainer::Trainer(GptStage& model, const TokenView& tokens, std::int32_t separator, const TrainerOptions& options)
+Trainer::Trainer(GptStage& model, const TokenView& tokens, std::int32_t separator,
+                 const TrainerOptions& options)
     : model_(model),
       options_(options),
       sampler_(tokens, options.samples, separator, model.config().context, options.batch, options.accumulate,
                options.seed),
       optimizer_(model.parameters(), options.adamw) {
   validate(options.schedule);
-  if (!(options.clip >= 0)) fail_usage("the clipping norm must be 0 (none) or positive, got {}", options.clip);
+  if (!(options.clip >= 0))
+    fail_usage("the clipping norm must be 0 (none) or positive, got {}", options.clip);
   check(model.has_embedding() && model.has_head(), "the trainer needs a whole model, not a stage of one");
 }
 
@@ -73,7 +75,8 @@ StepReport Trainer::step() {
   report.loss = sum / static_cast<double>(report.tokens);
   if (options_.clip > 0) report.gradient_norm = gradient_norm(model_.parameters());
   check(std::isfinite(report.loss) && std::isfinite(report.gradient_norm),
-        "training diverged: at step {} the loss is {} and the norm of its gradient {}; a smaller learning rate or a "
+        "training diverged: at step {} the loss is {} and the norm of its gradient {}; a smaller learning "
+        "rate or a "
         "longer warm-up may help",
         report.step, report.loss, report.gradient_norm);
   optimizer_.step(report.learning_rate, clip_scale(report.gradient_norm, options_.clip));
@@ -121,8 +124,8 @@ void Trainer::save(const std::filesystem::path& path, const std::map<std::string
 void Trainer::resume(const std::filesystem::path& path, const std::map<std::string, std::string>& extra) {
   const CheckpointInfo info = read_checkpoint_info(path);
   check_same_settings(path, info.settings, settings(extra));
-  check(info.step >= 0 && info.step <= steps_total(), "{} says {} steps are done, of {}", path.string(), info.step,
-        steps_total());
+  check(info.step >= 0 && info.step <= steps_total(), "{} says {} steps are done, of {}", path.string(),
+        info.step, steps_total());
   load_checkpoint(path, state_tensors(model_, optimizer_));
   optimizer_.steps_taken = info.step;
 }

@@ -1,8 +1,8 @@
 // The training step, and the state that makes a run resumable.
 //
-// A step: gradients of one or more micro-batches add up, are clipped, and AdamW moves the parameters at the rate
-// that the schedule gives for this step. What a step computes depends on (parameters, moments, settings, step
-// number) alone, so a checkpoint of these continues to the same bits. Chapter 5 explains it.
+// A step: gradients of one or more micro-batches add up, are clipped, and AdamW moves the parameters at the
+// rate that the schedule gives for this step. What a step computes depends on (parameters, moments, settings,
+// step number) alone, so a checkpoint of these continues to the same bits. Chapter 5 explains it.
 #pragma once
 
 #include <cstdint>

@@ -15,11 +15,12 @@ TrainingData open_training_data(const std::filesystem::path& path) {
         "{} is no folder; expected one with a tokenizer, train.bin and val.bin, as ch02_tokenizer makes it",
         path.string());
   for (const char* name : {"train.bin", "val.bin"})
-    check(std::filesystem::exists(path / name), "{} has no {}; ch02_tokenizer makes such a folder", path.string(),
-          name);
+    check(std::filesystem::exists(path / name), "{} has no {}; ch02_tokenizer makes such a folder",
+          path.string(), name);
   std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(path);
   const auto end = tokenizer->end_of_text();
-  TrainingData folder{path, std::move(tokenizer), TokenShard(path / "train.bin"), TokenShard(path / "val.bin"), end};
+  TrainingData folder{path, std::move(tokenizer), TokenShard(path / "train.bin"),
+                      TokenShard(path / "val.bin"), end};
   folder.train.check_vocabulary(folder.tokenizer->vocab_size());
   folder.val.check_vocabulary(folder.tokenizer->vocab_size());
   return folder;

@@ -15,7 +15,8 @@ TEST(Exercise_5_1, RisesInAStraightLine) {
   // By hand: warm-up of 3 steps to a peak of 0.4: 0.1, 0.2, 0.3, and the peak at step 3.
   std::vector<double> got, expected = {0.1, 0.2, 0.3, 0.4};
   for (int step = 0; step < 4; ++step) got.push_back(ch05::scheduled_rate(step, 0.4, 0.04, 3, 11));
-  expect_close(got, expected, "the warm-up is peak (step + 1) / (warmup + 1), and step = warmup gives the peak");
+  expect_close(got, expected,
+               "the warm-up is peak (step + 1) / (warmup + 1), and step = warmup gives the peak");
 }
 
 TEST(Exercise_5_1, FallsAlongHalfACosine) {
@@ -30,13 +31,15 @@ TEST(Exercise_5_1, EndsAtTheFloor) {
   expect_close(ch05::scheduled_rate(10, 1, 0.1, 2, 10), 0.1, "the last value is the floor");
   expect_close(ch05::scheduled_rate(500, 1, 0.1, 2, 10), 0.1, "after the end it stays at the floor");
   // Half way down from 1 to 0.1.
-  expect_close(ch05::scheduled_rate(6, 1, 0.1, 2, 10), 0.55, "the cosine goes down to the floor, not to zero");
+  expect_close(ch05::scheduled_rate(6, 1, 0.1, 2, 10), 0.55,
+               "the cosine goes down to the floor, not to zero");
 }
 
 TEST(Exercise_5_1, WorksWithoutWarmup) {
   expect_close(ch05::scheduled_rate(0, 0.5, 0.05, 0, 4), 0.5, "without a warm-up step 0 has the peak");
   expect_close(ch05::scheduled_rate(2, 0.5, 0.05, 0, 4), 0.275);
-  expect_close(ch05::scheduled_rate(5, 0.5, 0.05, 9, 5), 0.3, "a warm-up longer than the run is still a warm-up");
+  expect_close(ch05::scheduled_rate(5, 0.5, 0.05, 9, 5), 0.3,
+               "a warm-up longer than the run is still a warm-up");
 }
 
 // ---- 5.2 ------------------------------------------------------------------------------------------
@@ -49,7 +52,8 @@ struct Adam {
 };
 
 TEST(Exercise_5_2, FirstStepGoesByTheLearningRate) {
-  // By hand: after one step m^ = g and v^ = g^2, so every weight moves by the rate, against its gradient's sign.
+  // By hand: after one step m^ = g and v^ = g^2, so every weight moves by the rate, against its gradient's
+  // sign.
   Adam a{{1, 1, 1}, {0, 0, 0}, {0, 0, 0}};
   a.step({0.5F, -2, 0.001F}, 1, 0);
   expect_close(a.w, std::vector<float>{0.9F, 1.1F, 0.9F},
@@ -59,8 +63,10 @@ TEST(Exercise_5_2, FirstStepGoesByTheLearningRate) {
 TEST(Exercise_5_2, KeepsUncorrectedMoments) {
   Adam a{{1, 1}, {0, 0}, {0, 0}};
   a.step({0.5F, -2}, 1, 0);
-  expect_close(a.m, std::vector<float>{0.05F, -0.2F}, "m = beta1 m + (1 - beta1) g; the correction is not stored");
-  expect_close(a.v, std::vector<float>{0.0025F, 0.04F}, "v = beta2 v + (1 - beta2) g^2; the correction is not stored");
+  expect_close(a.m, std::vector<float>{0.05F, -0.2F},
+               "m = beta1 m + (1 - beta1) g; the correction is not stored");
+  expect_close(a.v, std::vector<float>{0.0025F, 0.04F},
+               "v = beta2 v + (1 - beta2) g^2; the correction is not stored");
 }
 
 TEST(Exercise_5_2, DecayShrinksTheWeightNotTheGradient) {
@@ -93,7 +99,8 @@ TEST(Exercise_5_2, EpsStandsOutsideTheRoot) {
 TEST(Exercise_5_3, ScalesAllArraysByOneFactor) {
   // By hand: the norm of (3, 0, 4) is 5; clipped to 1 every element is divided by 5.
   std::vector<float> a = {3, 0}, b = {4};
-  expect_close(ch05::clip_gradients({a, b}, 1), 5.0, "the norm is that of all arrays as one vector, before clipping");
+  expect_close(ch05::clip_gradients({a, b}, 1), 5.0,
+               "the norm is that of all arrays as one vector, before clipping");
   expect_close(a, std::vector<float>{0.6F, 0}, "all elements are multiplied by limit / norm");
   expect_close(b, std::vector<float>{0.8F}, "all arrays share one factor");
 }
@@ -140,12 +147,15 @@ std::vector<double> probabilities(const std::vector<ch05::Choice>& choices) {
 }
 
 // Probabilities 0.4, 0.1, 0.2, 0.3 at temperature 1.
-std::vector<float> four() { return {std::log(0.4F), std::log(0.1F), std::log(0.2F), std::log(0.3F)}; }
+std::vector<float> four() {
+  return {std::log(0.4F), std::log(0.1F), std::log(0.2F), std::log(0.3F)};
+}
 
 TEST(Exercise_5_4, SortsAllTokens) {
   const auto all = ch05::sampling_choices(four(), 1, 0, 1);
   expect_equal(tokens(all), {0, 3, 2, 1}, "most probable first");
-  expect_close(probabilities(all), std::vector<double>{0.4, 0.3, 0.2, 0.1}, "with k = 0 and p = 1 all tokens stay");
+  expect_close(probabilities(all), std::vector<double>{0.4, 0.3, 0.2, 0.1},
+               "with k = 0 and p = 1 all tokens stay");
 }
 
 TEST(Exercise_5_4, KeepsTheTopK) {
@@ -155,7 +165,8 @@ TEST(Exercise_5_4, KeepsTheTopK) {
 }
 
 TEST(Exercise_5_4, KeepsTheFewestThatReachP) {
-  expect_equal(tokens(ch05::sampling_choices(four(), 1, 0, 0.65)), {0, 3}, "0.4 + 0.3 reaches 0.65, 0.4 does not");
+  expect_equal(tokens(ch05::sampling_choices(four(), 1, 0, 0.65)), {0, 3},
+               "0.4 + 0.3 reaches 0.65, 0.4 does not");
   expect_equal(tokens(ch05::sampling_choices(four(), 1, 0, 0.75)), {0, 3, 2},
                "the token that makes the sum reach p is kept too");
   const auto one = ch05::sampling_choices(four(), 1, 0, 0.1);
@@ -164,7 +175,8 @@ TEST(Exercise_5_4, KeepsTheFewestThatReachP) {
 }
 
 TEST(Exercise_5_4, AppliesTopPToWhatTopKLeft) {
-  // After k = 2 the first token has 0.4 / 0.7 = 0.571, which reaches 0.55; of all tokens it would have 0.4 only.
+  // After k = 2 the first token has 0.4 / 0.7 = 0.571, which reaches 0.55; of all tokens it would have 0.4
+  // only.
   expect_equal(tokens(ch05::sampling_choices(four(), 1, 2, 0.55)), {0},
                "top-p counts the probabilities after top-k scaled them");
 }
@@ -182,7 +194,8 @@ TEST(Exercise_5_4, BreaksTiesByTokenAndSurvivesLargeLogits) {
   expect_equal(tokens(all), {1, 2, 3}, "of equal tokens the lower comes first");
   expect_close(probabilities(all), std::vector<double>{1.0 / 3, 1.0 / 3, 1.0 / 3},
                "exp(2000) is infinite: take the largest logit off first");
-  expect_equal(tokens(ch05::sampling_choices(logits, 1, 50, 1)), {1, 2, 3, 0, 4}, "a k above the vocabulary keeps all");
+  expect_equal(tokens(ch05::sampling_choices(logits, 1, 50, 1)), {1, 2, 3, 0, 4},
+               "a k above the vocabulary keeps all");
 }
 
 }  // namespace
