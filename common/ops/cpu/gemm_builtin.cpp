@@ -3,8 +3,7 @@
 //
 // C (m, n) = A (m, k) B (k, n) is cut three times:
 //   * k into pieces of at most 384, and n into blocks so that one of B has at most 200,000 elements: these
-//   are
-//     copied once, as panels of 48 columns, and stay in the second-level cache (800 KB),
+//     are copied once, as panels of 48 columns, and stay in the second-level cache (800 KB),
 //   * m into strips of eight rows: eight rows of A (12 KB) stay in the first-level cache while all panels of
 //     the block pass by,
 //   * a strip times a panel is the inner loop of block_product.h: 8 x 48 sums in registers.
