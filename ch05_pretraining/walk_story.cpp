@@ -1,6 +1,8 @@
 // The walk: from stories, over their tokens, to a model that tells stories of its own.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "ch05_pretraining/pretraining.h"
 #include "common/cli/format.h"
 #include "common/cli/progress.h"
@@ -63,9 +65,13 @@ void walk(const WalkCommand& command) {
   const GptStage model = load_huggingface(run.out);
   const auto tokenizer = load_tokenizer(run.out);
   const Samples samples = report_samples(model, *tokenizer, 200, 0.8F, command.seed, command.metrics);
-  fmt::print("\nA story of the model's own (number 0 of the {}):\n\n", samples.count);
-  print_story(samples.texts[0]);
-  fmt::print("\nVerdict: {}\n", samples.verdicts[0].empty() ? "a valid story" : samples.verdicts[0]);
+  // The first that holds together; if none does, the first, and what is wrong with it.
+  const auto valid = std::find(samples.verdicts.begin(), samples.verdicts.end(), "");
+  const std::size_t shown =
+      valid == samples.verdicts.end() ? 0 : static_cast<std::size_t>(valid - samples.verdicts.begin());
+  fmt::print("\nA story of the model's own (number {} of the {}):\n\n", shown, samples.count);
+  print_story(samples.texts[shown]);
+  fmt::print("\nVerdict: {}\n", samples.verdicts[shown].empty() ? "a valid story" : samples.verdicts[shown]);
 }
 
 }  // namespace llm::ch05
