@@ -2,8 +2,8 @@
 //
 //   ch05_pretraining_bench --benchmark_filter=step
 //
-// `share` is the step's matrix products (6 per parameter and token, and the attention's) per second, as a share of a
-// large product's speed measured at the start (MFU). All threads are used.
+// `share` is the step's matrix products (6 per parameter and token, and the attention's) per second, as a
+// share of a large product's speed measured at the start (MFU). All threads are used.
 #include <benchmark/benchmark.h>
 
 #include <vector>
@@ -46,8 +46,8 @@ Tensor random_tokens(Shape shape, std::int64_t vocabulary) {
   Tensor tokens(std::move(shape), DType::i32);
   const Philox random{1, stream_id("bench")};
   for (std::int64_t i = 0; i < tokens.numel(); ++i)
-    tokens.data<std::int32_t>()[i] =
-        static_cast<std::int32_t>(random.word(static_cast<std::uint64_t>(i)) % static_cast<std::uint64_t>(vocabulary));
+    tokens.data<std::int32_t>()[i] = static_cast<std::int32_t>(random.word(static_cast<std::uint64_t>(i)) %
+                                                               static_cast<std::uint64_t>(vocabulary));
   return tokens;
 }
 
@@ -72,8 +72,8 @@ void step(State& state) {
   const auto tokens = static_cast<double>(size.batch * size.tokens);
   state.SetLabel(size.name);
   state.counters["tokens/s"] = Counter(tokens, Counter::kIsIterationInvariantRate);
-  state.counters["share"] =
-      Counter(tokens * training_flops_per_token(config_of(size), size.tokens) / peak, Counter::kIsIterationInvariantRate);
+  state.counters["share"] = Counter(tokens * training_flops_per_token(config_of(size), size.tokens) / peak,
+                                    Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(step)->DenseRange(0, std::size(kSizes) - 1)->UseRealTime()->Unit(benchmark::kMillisecond);
 
