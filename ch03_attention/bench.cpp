@@ -9,6 +9,7 @@
 
 #include "common/core/philox.h"
 #include "common/core/threads.h"
+#include "common/ops/cpu/vec.h"
 #include "common/ops/ops.h"
 
 namespace {
@@ -34,20 +35,20 @@ void count(State& state, double operations, double bytes) {
 /// Multiply-adds on registers only, on all threads.
 void peak(State& state) {
   constexpr std::int64_t kRounds = 1 << 20;
-  constexpr int kSums = 12, kLanes = 16;
-  typedef float Vec __attribute__((vector_size(64)));
+  using cpu::kLanes, cpu::Vec;
+  constexpr int kSums = 12 / cpu::kParts;  // twelve registers
   const int threads = thread_count();
   std::vector<float> keep(static_cast<std::size_t>(threads));
   for (auto _ : state)
     parallel_for(threads, 1, [&](std::int64_t begin, std::int64_t) {
       Vec sums[kSums];
-      for (int i = 0; i < kSums; ++i) sums[i] = Vec{} + static_cast<float>(i);
-      const Vec factor = Vec{} + keep[static_cast<std::size_t>(begin)] * 0.5F;
+      for (int i = 0; i < kSums; ++i) sums[i] = cpu::splat(static_cast<float>(i));
+      const Vec factor = cpu::splat(keep[static_cast<std::size_t>(begin)] * 0.5F);
       for (std::int64_t round = 0; round < kRounds; ++round)
 #pragma GCC unroll 12
         for (int i = 0; i < kSums; ++i) sums[i] = sums[i] * factor + factor;
       float total = 0;
-      for (int i = 0; i < kSums; ++i) total += sums[i][0];
+      for (int i = 0; i < kSums; ++i) total += cpu::sum(sums[i]);
       keep[static_cast<std::size_t>(begin)] = total;
       benchmark::DoNotOptimize(total);
     });

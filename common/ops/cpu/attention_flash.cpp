@@ -106,10 +106,9 @@ void block_scores(float* scores, const float* q, const float* k_columns, const H
 
 /// Vector j of row i of a block of scores: -inf where the key comes after the query.
 Vec masked(const float* scores, const Block& block, Index i, Index j) {
-  constexpr IntVec kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const Vec score = load(scores + i * kBlock + j);
   if (!block.diagonal() || j + kLanes <= i + 1) return score;
-  return kLane > static_cast<std::int32_t>(i - j) ? splat(-std::numeric_limits<float>::infinity()) : score;
+  return first_lanes(score, static_cast<std::int32_t>(i - j + 1), -std::numeric_limits<float>::infinity());
 }
 
 /// The dropout's mask and scale for `count` keys from block.key on, of row i of the block.
@@ -130,7 +129,8 @@ void block_softmax(float* weights, float* maximum, float* total, float* repair, 
       for (Index j = kLanes; j < block.visible_to(i + r); j += kLanes)
         row[r] = max(row[r], masked(weights, block, i + r, j));
     }
-    const Vec highest = max(load(maximum + i), reduce_rows(row, [](Vec a, Vec b) { return max(a, b); }));
+    const Vec highest =
+        max(load(maximum + i), reduce_rows(row, [](const Vec& a, const Vec& b) { return max(a, b); }));
     const Vec factor = exp_nonpositive(load(maximum + i) - highest);
     store(maximum + i, highest);
     store(repair + i, factor);
@@ -142,7 +142,8 @@ void block_softmax(float* weights, float* maximum, float* total, float* repair, 
         row[r] += weight;
       }
     }
-    store(total + i, load(total + i) * factor + reduce_rows(row, [](Vec a, Vec b) { return a + b; }));
+    store(total + i,
+          load(total + i) * factor + reduce_rows(row, [](const Vec& a, const Vec& b) { return a + b; }));
   }
 }
 

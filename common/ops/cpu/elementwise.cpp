@@ -13,15 +13,15 @@ constexpr Index kGrain = 16384;
 /// The logistic function of 2 sqrt(2/pi) (x + 0.044715 x^3), for the x given. Since
 /// (1 + tanh u) / 2 = 1 / (1 + e^-2u), GELU is x times this, with no difference of nearly equal numbers. |x|
 /// > 10 is taken as 10: there it is 1, or less than 1e-37, and x^3 cannot overflow.
-inline Vec gelu_gate(Vec x) {
+[[gnu::always_inline]] inline Vec gelu_gate(const Vec& x) {
   constexpr float kScale = -2 * 0.7978845608028654F;
   return 1.0F / (1.0F + exp_bounded(x * kScale * (1.0F + 0.044715F * x * x)));
 }
-inline Vec gelu(Vec x) {
+[[gnu::always_inline]] inline Vec gelu(const Vec& x) {
   return x * gelu_gate(min(max(x, splat(-10)), splat(10)));
 }
 /// With s the gate: (x s)' = s + x s (1 - s) 2 sqrt(2/pi) (1 + 3 0.044715 x^2).
-inline Vec gelu_slope(Vec x) {
+[[gnu::always_inline]] inline Vec gelu_slope(const Vec& x) {
   const Vec near = min(max(x, splat(-10)), splat(10));
   const Vec gate = gelu_gate(near);
   return gate +

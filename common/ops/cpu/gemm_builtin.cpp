@@ -2,15 +2,18 @@
 // registers (Goto and van de Geijn 2008; Van Zee and van de Geijn 2015). Chapter 3.
 //
 // C (m, n) = A (m, k) B (k, n) is cut three times:
-//   * k into pieces of at most 384, and n into blocks so that one of B has at most 200,000 elements: these
-//     are copied once, as panels of 48 columns, and stay in the second-level cache (800 KB),
-//   * m into strips of eight rows: eight rows of A (12 KB) stay in the first-level cache while all panels of
-//     the block pass by,
-//   * a strip times a panel is the inner loop of block_product.h: 8 x 48 sums in registers.
+//   * k into pieces of at most 384, and n into blocks so that one of B fills at most three quarters of the
+//     second-level cache: these are copied once, as panels of 48 columns (16 with AVX2), and stay there,
+//   * m into strips of eight (or six) rows: eight rows of A (12 KB) stay in the first-level cache while all
+//   panels
+//     of the block pass by,
+//   * a strip times a panel is the inner loop of block_product.h: 8 x 48 (or 6 x 16) sums in registers.
 // Odd ends are padded with zeros where B is copied, so the inner loop never sees them.
 //
 // An element of C is always the same chain of fused multiply-adds in the order of k, in pieces that depend on
 // k alone. Neither the number of threads nor the size of the rest of the matrix changes a bit of it.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -28,10 +31,18 @@ namespace cpu {
 
 namespace {
 
-constexpr Index kPanel = 3 * kLanes;   // columns of C per inner loop
-constexpr Index kBlockDepth = 384;     // along k
-constexpr Index kBlockSize = 200'000;  // elements of B
-constexpr Index kPackRows = 64;        // rows of A packed at a time, if they must be
+constexpr Index kPanel = kTileVectors * kLanes;  // columns of C per inner loop
+constexpr Index kBlockDepth = 384;               // along k
+constexpr Index kPackRows = 8 * kTileRows;       // rows of A packed at a time, if they must be
+
+/// How many elements of B are copied at a time.
+Index block_size() {
+  static const Index elements = [] {
+    const long cache = sysconf(_SC_LEVEL2_CACHE_SIZE);  // 0 or -1 where it is not known
+    return (cache > 0 ? Index{cache} : Index{512} << 10) * 3 / 4 / static_cast<Index>(sizeof(float));
+  }();
+  return elements;
+}
 
 Index divide_up(Index n, Index by) {
   return (n + by - 1) / by;
@@ -49,8 +60,8 @@ Index panel_width(Index block_columns, Index j) {
   return std::min(kPanel, divide_up(block_columns - j, kLanes) * kLanes);
 }
 
-/// B (depth, columns) times alpha -> panels of 48 columns (the last may be narrower), each (depth, width) and
-/// one after the other; zeros beyond the last column.
+/// B (depth, columns) times alpha -> panels of kPanel columns (the last may be narrower), each (depth, width)
+/// and one after the other; zeros beyond the last column.
 void pack_block(float* panels, const Strided& b, Index depth, Index columns, float alpha) {
   const Index padded = divide_up(columns, kLanes) * kLanes;
   if (b.row == 1) {  // stored (columns, depth): B is the transpose of a row-major matrix
@@ -75,15 +86,17 @@ void pack_block(float* panels, const Strided& b, Index depth, Index columns, flo
     for (Index i = 0; i < depth * padded; ++i) panels[i] *= alpha;
 }
 
-/// Rows of A (at most kPackRows; zeros up to whole pairs of strips) that is stored by columns -> strips of
-/// eight, each (depth, 8). A whole cache line of a column, or several, is used at each visit.
+/// Rows of A (at most kPackRows) that is stored by columns -> strips, each (depth, kTileRows), zeros beyond
+/// the last row. Whole cache lines of a column are used at each visit.
 void pack_strips(float* strips, const Strided& a, Index depth, Index rows) {
   for (Index p = 0; p < depth; ++p)
-    for (Index i = 0; i < rows; i += kLanes) {
-      const Vec column = rows - i >= kLanes ? load(a.at(i, p)) : load_part(a.at(i, p), rows - i);
-      float* to = strips + (i * depth + p * kStrip);
-      std::memcpy(to, &column, sizeof column / 2);
-      std::memcpy(to + depth * kStrip, reinterpret_cast<const float*>(&column) + kStrip, sizeof column / 2);
+    for (Index i = 0; i < rows; i += kTileRows) {
+      float* to = strips + i * depth + p * kTileRows;
+      if (rows - i >= kTileRows) {
+        std::memcpy(to, a.at(i, p), kTileRows * sizeof(float));
+      } else {
+        for (Index r = 0; r < kTileRows; ++r) to[r] = i + r < rows ? *a.at(i + r, p) : 0;
+      }
     }
 }
 
@@ -103,21 +116,21 @@ void finish_row(float* c, const float* sums, Index columns, const Finish& finish
   }
 }
 
-/// C (rows <= 8, columns <= 16 Vectors) from a strip of A and a panel of B.
+/// C (rows <= kTileRows, columns <= 16 Vectors) from a strip of A and a panel of B.
 template <int Vectors>
 void tile(float* c, Index ldc, Index rows, Index columns, const Finish& finish, const float* a, Index a_row,
           Index a_column, const float* panel, Index depth) {
   for (Index i = 0; i < rows; ++i)
     for (int v = 0; v < Vectors; ++v) __builtin_prefetch(c + i * ldc + v * kLanes, 1);
-  Vec total[kStrip][Vectors] = {};
+  Vec total[kTileRows][Vectors] = {};
   if (a_column == 1)
-    strip_sums<Vectors>(total, a, a_row, 1, panel, Vectors * kLanes, depth);
+    tile_sums(total, a, a_row, 1, panel, Vectors * kLanes, depth);
   else
-    strip_sums<Vectors>(total, a, 1, kStrip, panel, Vectors * kLanes, depth);
+    tile_sums(total, a, 1, kTileRows, panel, Vectors * kLanes, depth);
   // `total` lives in registers as long as every index into it is a constant.
-  if (rows == kStrip && columns == Vectors * kLanes) {
+  if (rows == kTileRows && columns == Vectors * kLanes) {
 #pragma GCC unroll 8
-    for (Index i = 0; i < kStrip; ++i)
+    for (Index i = 0; i < kTileRows; ++i)
 #pragma GCC unroll 3
       for (int v = 0; v < Vectors; ++v) {
         float* place = c + i * ldc + v * kLanes;
@@ -128,12 +141,22 @@ void tile(float* c, Index ldc, Index rows, Index columns, const Finish& finish, 
       }
     return;
   }
-  float sums[kStrip * Vectors * kLanes];
+  float sums[kTileRows * Vectors * kLanes];
 #pragma GCC unroll 8
-  for (Index i = 0; i < kStrip; ++i)
+  for (Index i = 0; i < kTileRows; ++i)
 #pragma GCC unroll 3
     for (int v = 0; v < Vectors; ++v) store(sums + (i * Vectors + v) * kLanes, total[i][v]);
   for (Index i = 0; i < rows; ++i) finish_row(c + i * ldc, sums + i * Vectors * kLanes, columns, finish);
+}
+
+/// The tile of as few vectors as hold `columns`, at most MaxVectors.
+template <int MaxVectors>
+void tile_of_width(float* c, Index ldc, Index rows, Index columns, const Finish& finish, const float* a,
+                   Index a_row, Index a_column, const float* panel, Index depth) {
+  if constexpr (MaxVectors > 1)
+    if (columns <= (MaxVectors - 1) * kLanes)
+      return tile_of_width<MaxVectors - 1>(c, ldc, rows, columns, finish, a, a_row, a_column, panel, depth);
+  tile<MaxVectors>(c, ldc, rows, columns, finish, a, a_row, a_column, panel, depth);
 }
 
 /// Rows [row, row + rows) and columns [column, column + columns) of the product, on the calling thread.
@@ -143,7 +166,7 @@ void multiply_part(const Product& o, Index row, Index rows, Index column, Index 
   const Index pieces = std::max<Index>(1, divide_up(o.k, kBlockDepth));
   const Index max_depth = divide_up(o.k, pieces);
   const Index all_panels = divide_up(columns, kPanel);
-  const Index blocks = divide_up(all_panels * kPanel * max_depth, kBlockSize);
+  const Index blocks = divide_up(all_panels * kPanel * max_depth, block_size());
   const Index max_columns = divide_up(all_panels, std::max<Index>(1, blocks)) * kPanel;
   static thread_local Scratch scratch;
   const auto [panels, strips] = scratch.cut({max_depth * max_columns, max_depth * kPackRows});
@@ -154,8 +177,8 @@ void multiply_part(const Product& o, Index row, Index rows, Index column, Index 
       const Index k = piece * max_depth;
       const Index depth = std::min(max_depth, o.k - k);
       pack_block(panels, {b.at(k, block), b.row, b.column}, depth, block_columns, o.alpha);
-      for (Index i = row; i < row + rows; i += kStrip) {
-        const Index height = std::min(kStrip, row + rows - i);
+      for (Index i = row; i < row + rows; i += kTileRows) {
+        const Index height = std::min(kTileRows, row + rows - i);
         const float* strip = a.at(i, k);
         Index strip_row = a.row, strip_column = a.column;
         if (a.row == 1) {
@@ -163,25 +186,22 @@ void multiply_part(const Product& o, Index row, Index rows, Index column, Index 
           if (within == 0)
             pack_strips(strips, {a.at(i, k), a.row, a.column}, depth, std::min(kPackRows, row + rows - i));
           strip = strips + within * depth;
-          strip_column = kStrip;
-        } else if (height < kStrip) {
+          strip_column = kTileRows;
+        } else if (height < kTileRows) {
           for (Index p = 0; p < depth; ++p)
-            for (Index r = 0; r < kStrip; ++r) strips[p * kStrip + r] = r < height ? *a.at(i + r, k + p) : 0;
+            for (Index r = 0; r < kTileRows; ++r)
+              strips[p * kTileRows + r] = r < height ? *a.at(i + r, k + p) : 0;
           strip = strips;
           strip_row = 1;
-          strip_column = kStrip;
+          strip_column = kTileRows;
         }
         for (Index j = 0; j < block_columns; j += kPanel) {
           const Index width = std::min(kPanel, block_columns - j);
           const Finish finish{piece == 0 ? o.beta : 1, piece == 0 && o.bias ? o.bias + block + j : nullptr};
           float* c = o.c + i * o.ldc + block + j;
           const float* panel = panels + j * depth;
-          if (width > 2 * kLanes)
-            tile<3>(c, o.ldc, height, width, finish, strip, strip_row, strip_column, panel, depth);
-          else if (width > kLanes)
-            tile<2>(c, o.ldc, height, width, finish, strip, strip_row, strip_column, panel, depth);
-          else
-            tile<1>(c, o.ldc, height, width, finish, strip, strip_row, strip_column, panel, depth);
+          tile_of_width<kTileVectors>(c, o.ldc, height, width, finish, strip, strip_row, strip_column, panel,
+                                      depth);
         }
       }
     }
@@ -198,7 +218,7 @@ double balance(Index units, Index threads) {
 void multiply(const Product& o) {
   if (o.m <= 0 || o.n <= 0) return;
   constexpr Index kGrainWork = 500'000;  // multiplications worth a thread
-  const Index strips = divide_up(o.m, kStrip);
+  const Index strips = divide_up(o.m, kTileRows);
   const Index panels = divide_up(o.n, kPanel);
   const Index threads = thread_count();
   // Whoever shares out columns copies each part of B once; rows are shared where they come out more evenly.
@@ -208,9 +228,9 @@ void multiply(const Product& o) {
       multiply_part(o, 0, o.m, begin * kPanel, std::min(o.n, end * kPanel) - begin * kPanel);
     });
   } else {
-    const Index grain = 1 + kGrainWork / (kStrip * o.n * (o.k + 1));
+    const Index grain = 1 + kGrainWork / (kTileRows * o.n * (o.k + 1));
     parallel_for(strips, grain, [&](Index begin, Index end) {
-      multiply_part(o, begin * kStrip, std::min(o.m, end * kStrip) - begin * kStrip, 0, o.n);
+      multiply_part(o, begin * kTileRows, std::min(o.m, end * kTileRows) - begin * kTileRows, 0, o.n);
     });
   }
 }

@@ -3,11 +3,30 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "common/ops/cpu/kernels.h"
 #include "common/ops/cpu/vec.h"
 
 namespace llm::cpu {
+
+/// Two parts exchange their off-diagonal groups of Step lanes: of (a0 a1 | b0 b1) in such groups, a becomes
+/// (a0 b0) and b becomes (a1 b1).
+template <int Step>
+[[gnu::always_inline]] inline void exchange_lanes(Part& a, Part& b) {
+  const Part old_a = a, old_b = b;
+  // Lane i of the new a is lane i of the old where i is in an even group, else lane i - Step of b; of the new
+  // b, lane i + Step of a where i is in an even group, else lane i of the old. __builtin_shuffle counts b's
+  // lanes on from a's.
+  IntPart from_a, from_b;
+#pragma GCC unroll 16
+  for (int i = 0; i < kPartLanes; ++i) {
+    from_a[i] = i & Step ? kPartLanes + i - Step : i;
+    from_b[i] = i & Step ? kPartLanes + i : i + Step;
+  }
+  a = __builtin_shuffle(old_a, old_b, from_a);
+  b = __builtin_shuffle(old_a, old_b, from_b);
+}
 
 /// Rows i and i + Step exchange their off-diagonal groups of Step lanes.
 template <int Step>
@@ -15,20 +34,15 @@ template <int Step>
 #pragma GCC unroll 16
   for (int i = 0; i < kLanes; ++i) {
     if (i & Step) continue;
-    const Vec a = row[i], b = row[i + Step];
-    if constexpr (Step == 8) {
-      row[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-      row[i + 8] =
-          __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    } else if constexpr (Step == 4) {
-      row[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
-      row[i + 4] = __builtin_shufflevector(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-    } else if constexpr (Step == 2) {
-      row[i] = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-      row[i + 2] = __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-    } else {
-      row[i] = __builtin_shufflevector(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
-      row[i + 1] = __builtin_shufflevector(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+#pragma GCC unroll 4
+    for (int p = 0; p < kParts; ++p) {
+      if constexpr (Step < kPartLanes) {
+        exchange_lanes<Step>(row[i].part[p], row[i + Step].part[p]);
+      } else {  // whole parts change places
+        constexpr int kApart = Step / kPartLanes;
+        if (p & kApart) continue;
+        std::swap(row[i].part[p + kApart], row[i + Step].part[p]);
+      }
     }
   }
 }

@@ -1,10 +1,13 @@
 // Vec: sixteen floats at once.
 //
-// The loops of ops/cpu that Eigen's expressions do not make fast enough are written with this type. It is the
-// compilers' own vector type: with AVX-512 one register, with AVX2 two, elsewhere four or plain code, and
-// always sixteen lanes, so that sums are added in the same order on every machine. Chapter 3 explains it.
+// The loops of ops/cpu that Eigen's expressions do not make fast enough are written with this type. It
+// consists of the compiler's own vectors, as wide as the processor's registers: one part with AVX-512, two
+// with AVX2, four elsewhere. (One vector of 64 bytes would do everywhere, but where registers are narrower
+// g++ 12 keeps it in memory, and matrix products ran at a thirtieth of their speed.) It always has sixteen
+// lanes, so that sums are added in the same order on every machine. Chapter 3 explains it.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -12,20 +15,88 @@ namespace llm::cpu {
 
 constexpr std::int64_t kLanes = 16;
 
-typedef float Vec __attribute__((vector_size(64)));
-typedef std::int32_t IntVec __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+constexpr int kPartLanes = 16;
+#elif defined(__AVX__)
+constexpr int kPartLanes = 8;
+#else
+constexpr int kPartLanes = 4;
+#endif
+constexpr int kParts = static_cast<int>(kLanes) / kPartLanes;
 
-/// All lanes equal.
-inline Vec splat(float value) {
-  return Vec{} + value;
+typedef float Part __attribute__((vector_size(kPartLanes * sizeof(float))));
+typedef std::int32_t IntPart __attribute__((vector_size(kPartLanes * sizeof(std::int32_t))));
+
+struct Vec {
+  Part part[kParts];
+};
+
+/// The Vec whose parts are f(0), f(1), ...
+template <typename F>
+[[gnu::always_inline]] inline Vec from_parts(const F& f) {
+  Vec y;
+#pragma GCC unroll 4
+  for (int i = 0; i < kParts; ++i) y.part[i] = f(i);
+  return y;
 }
-inline Vec load(const float* p) {
-  Vec v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
+
+/// All lanes equal. (Subtracting zero changes no number, so the compiler leaves it out; adding it would turn
+/// -0 to 0.)
+[[gnu::always_inline]] inline Part splat_part(float value) {
+  return value - Part{};
 }
-inline void store(float* p, Vec v) {
-  std::memcpy(p, &v, sizeof v);
+[[gnu::always_inline]] inline Vec splat(float value) {
+  return from_parts([=](int) { return splat_part(value); });
+}
+
+// The four operations, lane by lane; a float stands for sixteen of its kind.
+[[gnu::always_inline]] inline Vec operator+(const Vec& a, const Vec& b) {
+  return from_parts([&](int i) { return a.part[i] + b.part[i]; });
+}
+[[gnu::always_inline]] inline Vec operator-(const Vec& a, const Vec& b) {
+  return from_parts([&](int i) { return a.part[i] - b.part[i]; });
+}
+[[gnu::always_inline]] inline Vec operator*(const Vec& a, const Vec& b) {
+  return from_parts([&](int i) { return a.part[i] * b.part[i]; });
+}
+[[gnu::always_inline]] inline Vec operator/(const Vec& a, const Vec& b) {
+  return from_parts([&](int i) { return a.part[i] / b.part[i]; });
+}
+[[gnu::always_inline]] inline Vec operator+(const Vec& a, float b) {
+  return a + splat(b);
+}
+[[gnu::always_inline]] inline Vec operator+(float a, const Vec& b) {
+  return splat(a) + b;
+}
+[[gnu::always_inline]] inline Vec operator-(const Vec& a, float b) {
+  return a - splat(b);
+}
+[[gnu::always_inline]] inline Vec operator-(float a, const Vec& b) {
+  return splat(a) - b;
+}
+[[gnu::always_inline]] inline Vec operator*(const Vec& a, float b) {
+  return a * splat(b);
+}
+[[gnu::always_inline]] inline Vec operator*(float a, const Vec& b) {
+  return splat(a) * b;
+}
+[[gnu::always_inline]] inline Vec operator/(float a, const Vec& b) {
+  return splat(a) / b;
+}
+[[gnu::always_inline]] inline Vec& operator+=(Vec& a, const Vec& b) {
+  return a = a + b;
+}
+
+[[gnu::always_inline]] inline Vec load(const float* p) {
+  return from_parts([=](int i) {
+    Part part;
+    std::memcpy(&part, p + i * kPartLanes, sizeof part);
+    return part;
+  });
+}
+[[gnu::always_inline]] inline void store(float* p, const Vec& v) {
+#pragma GCC unroll 4
+  for (int i = 0; i < kParts; ++i) std::memcpy(p + i * kPartLanes, &v.part[i], sizeof v.part[i]);
 }
 /// The first `count` lanes from memory, `rest` in the others. For the tail of a row.
 inline Vec load_part(const float* p, std::int64_t count, float rest = 0) {
@@ -33,40 +104,45 @@ inline Vec load_part(const float* p, std::int64_t count, float rest = 0) {
   std::memcpy(&v, p, static_cast<std::size_t>(count) * sizeof(float));
   return v;
 }
-inline void store_part(float* p, Vec v, std::int64_t count) {
+inline void store_part(float* p, const Vec& v, std::int64_t count) {
   std::memcpy(p, &v, static_cast<std::size_t>(count) * sizeof(float));
 }
 
 /// Lane by lane; a NaN in `a` stays.
-inline Vec max(Vec a, Vec b) {
-  return a < b ? b : a;
+[[gnu::always_inline]] inline Vec max(const Vec& a, const Vec& b) {
+  return from_parts([&](int i) { return a.part[i] < b.part[i] ? b.part[i] : a.part[i]; });
 }
-inline Vec min(Vec a, Vec b) {
-  return a > b ? b : a;
+[[gnu::always_inline]] inline Vec min(const Vec& a, const Vec& b) {
+  return from_parts([&](int i) { return a.part[i] > b.part[i] ? b.part[i] : a.part[i]; });
 }
 
-/// The lanes `step` further on, around the end.
-template <int Step>
-[[gnu::always_inline]] inline Vec rotated(Vec v) {
-  constexpr auto at = [](int i) { return (i + Step) % 16; };
-  return __builtin_shufflevector(v, v, at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9),
-                                 at(10), at(11), at(12), at(13), at(14), at(15));
+/// The first `count` lanes of v, and `rest` in the others.
+[[gnu::always_inline]] inline Vec first_lanes(const Vec& v, std::int32_t count, float rest) {
+  return from_parts([&](int i) {
+    IntPart lane;
+#pragma GCC unroll 16
+    for (int j = 0; j < kPartLanes; ++j) lane[j] = i * kPartLanes + j;
+    return lane < count ? v.part[i] : splat_part(rest);
+  });
 }
-/// Sum of the lanes, in halves: (0 + 8), (1 + 9) ... then (0 + 4) ...
-inline float sum(Vec v) {
-  v += rotated<8>(v);
-  v += rotated<4>(v);
-  v += rotated<2>(v);
-  v += rotated<1>(v);
-  return v[0];
+
+/// All lanes combined into one number, in halves: (0, 8), (1, 9) ..., then (0, 4) ...
+template <typename Combine>
+[[gnu::always_inline]] inline float reduce_lanes(const Vec& v, const Combine& combine) {
+  float lane[kLanes];
+  store(lane, v);
+#pragma GCC unroll 4
+  for (int half = 8; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) lane[i] = combine(lane[i], lane[i + half]);
+  return lane[0];
+}
+inline float sum(const Vec& v) {
+  return reduce_lanes(v, [](float a, float b) { return a + b; });
 }
 /// The largest lane. What it says of a NaN is not defined.
-inline float largest(Vec v) {
-  v = max(v, rotated<8>(v));
-  v = max(v, rotated<4>(v));
-  v = max(v, rotated<2>(v));
-  v = max(v, rotated<1>(v));
-  return v[0];
+inline float largest(const Vec& v) {
+  return reduce_lanes(v, [](float a, float b) { return a < b ? b : a; });
 }
 
 /// e^x for -87.3 <= x <= 88.3 (or NaN), within 2 units in the last place.
@@ -74,7 +150,7 @@ inline float largest(Vec v) {
 /// x = n ln 2 + r with |r| <= ln(2) / 2; e^x = 2^n e^r. ln 2 is split in two so that n ln 2 is exact to
 /// 2^-40; e^r is a polynomial whose coefficients minimise the largest relative error on the interval (3e-9;
 /// the first two are exactly 1, the others found by reweighted least squares); 2^n is made of exponent bits.
-inline Vec exp_bounded(Vec x) {
+[[gnu::always_inline]] inline Vec exp_bounded(const Vec& x) {
   constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
   const Vec shifted = x * 1.44269504F + kRound;
   const Vec n = shifted - kRound;
@@ -84,19 +160,16 @@ inline Vec exp_bounded(Vec x) {
   p = p * r + 1.6666521e-1F;
   p = p * r + 4.9999994e-1F;
   p = (p * r) * r + r + 1.0F;
-  IntVec bits;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  bits = (bits << 23) + (127 << 23);  // the low bits of `shifted` hold n; kRound's own shift out
-  Vec power;
-  std::memcpy(&power, &bits, sizeof power);
-  return p * power;
+  return p * from_parts([&](int i) {  // the low bits of `shifted` hold n; kRound's own shift out
+           return std::bit_cast<Part>((std::bit_cast<IntPart>(shifted.part[i]) << 23) + (127 << 23));
+         });
 }
 
 /// e^x for x <= 0, as softmax needs it: 0 below -87.3 (no denormals), NaN stays NaN.
-inline Vec exp_nonpositive(Vec x) {
+[[gnu::always_inline]] inline Vec exp_nonpositive(const Vec& x) {
   constexpr float kLowest = -87.33654F;
   const Vec y = exp_bounded(max(x, splat(kLowest)));
-  return x < kLowest ? Vec{} : y;
+  return from_parts([&](int i) { return x.part[i] < kLowest ? Part{} : y.part[i]; });
 }
 
 }  // namespace llm::cpu
