@@ -1,5 +1,5 @@
-# The CUDA compiler, for the preset `cuda`. Architectures: A100 and H100 unless others are asked for, as in
-# -DCMAKE_CUDA_ARCHITECTURES=native.
+# The CUDA compiler, for the preset `cuda`. Architectures: A100 and H100, and B200 where nvcc knows it, unless others are
+# asked for, as in -DCMAKE_CUDA_ARCHITECTURES=native.
 if(NOT DEFINED CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
   find_program(nvcc nvcc HINTS /usr/local/cuda/bin /opt/cuda/bin NO_CACHE)
   if(NOT nvcc)
@@ -9,7 +9,11 @@ if(NOT DEFINED CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
 endif()
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 80;90a)
+  set(llm_architectures_by_default ON)
 endif()
 enable_language(CUDA)
+if(llm_architectures_by_default AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+  list(APPEND CMAKE_CUDA_ARCHITECTURES 100)
+endif()
 find_package(CUDAToolkit REQUIRED)
 message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} for architectures ${CMAKE_CUDA_ARCHITECTURES}")

@@ -12,8 +12,11 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 if(LLM_CUDA)
+  target_compile_definitions(llm_flags INTERFACE LLM_CUDA=1)
   # By hand: CMake 3.25 does not know yet that nvcc has C++20, nor fmt 9 that nvcc has constexpr.
-  target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-DFMT_USE_CONSTEXPR=1>)
+  target_compile_options(llm_flags INTERFACE
+    $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-DFMT_USE_CONSTEXPR=1;--expt-relaxed-constexpr;-lineinfo>
+    $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${LLM_WERROR}>>:-Werror;all-warnings>)
 endif()
 if(LLM_NATIVE)
   target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
@@ -38,6 +41,27 @@ function(llm_library name)
   else()  # headers only
     add_library(llm_${name} INTERFACE)
     target_link_libraries(llm_${name} INTERFACE llm_flags ${arg_DEPENDS})
+  endif()
+endfunction()
+
+# llm_device_sources(llm_ops a.cu b.cu): adds .cu files to a target. With LLM_CUDA nvcc compiles them; otherwise the C++
+# compiler does, for the software GPU. In a target with the property LLM_CHECKED they are compiled so that the software GPU
+# sees each load and store: with the calls that -fsanitize=thread puts there, but with our own functions to answer them
+# (common/simt/emulator/tsan.cpp) in place of that sanitizer. A program should link either plain or checked kernels.
+# There is no checked build with nvcc or under the real sanitizers: LLM_CAN_CHECK says so.
+set(LLM_CAN_CHECK ON)
+if(LLM_CUDA OR LLM_SANITIZE)
+  set(LLM_CAN_CHECK OFF)
+endif()
+set(llm_checked_options -fsanitize=thread --param=tsan-instrument-func-entry-exit=0 -Wno-tsan -g1
+                        -fno-optimize-sibling-calls)
+function(llm_device_sources target)
+  target_sources(${target} PRIVATE ${ARGN})
+  if(NOT LLM_CUDA)
+    set(checked $<BOOL:$<TARGET_PROPERTY:LLM_CHECKED>>)
+    set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES
+      LANGUAGE CXX
+      COMPILE_OPTIONS "-Wno-unknown-pragmas;$<${checked}:${llm_checked_options}>")
   endif()
 endfunction()
 

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "common/core/device_memory.h"
+
 namespace llm {
 
 namespace {
@@ -14,7 +16,12 @@ namespace {
 constexpr std::size_t kMapFrom = std::size_t{1} << 20;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
-std::shared_ptr<std::byte[]> allocate(std::size_t bytes, bool zeroed) {
+std::shared_ptr<std::byte[]> allocate(std::size_t bytes, Device device, bool zeroed) {
+  if (device == Device::cuda) {
+    std::shared_ptr<std::byte[]> memory(static_cast<std::byte*>(device_allocate(bytes)), device_free);
+    if (zeroed) device_zero(memory.get(), bytes);
+    return memory;
+  }
   if (bytes >= kMapFrom) {
     const std::size_t rounded = (bytes + kHugePage - 1) / kHugePage * kHugePage;
     void* memory = mmap(nullptr, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -46,22 +53,20 @@ std::string to_string(const Shape& shape) {
 }
 
 Tensor::Tensor(Shape shape, DType dtype, Device device) {
-  check(device == Device::cpu, "this build has no memory on device {}", name(device));
   numel_ = element_count(shape);
   shape_ = std::move(shape);
   dtype_ = dtype;
   device_ = device;
-  storage_ = allocate(bytes(), /*zeroed=*/true);
+  storage_ = allocate(bytes(), device, /*zeroed=*/true);
 }
 
 Tensor Tensor::uninitialized(Shape shape, DType dtype, Device device) {
-  check(device == Device::cpu, "this build has no memory on device {}", name(device));
   Tensor t;
   t.numel_ = element_count(shape);
   t.shape_ = std::move(shape);
   t.dtype_ = dtype;
   t.device_ = device;
-  t.storage_ = allocate(t.bytes(), /*zeroed=*/false);
+  t.storage_ = allocate(t.bytes(), device, /*zeroed=*/false);
   return t;
 }
 
@@ -125,20 +130,44 @@ Tensor Tensor::clone() const {
   return t;
 }
 
+Tensor Tensor::to(Device device) const {
+  if (device == device_) return *this;
+  Tensor t = uninitialized(shape_, dtype_, device);
+  t.copy_from(*this);
+  return t;
+}
+
 void Tensor::copy_from(const Tensor& source) const {
-  check(source.numel() == numel_ && source.dtype() == dtype_ && source.device() == device_,
-        "cannot copy {} {} on {} into {} {} on {}", name(source.dtype()), to_string(source.shape()),
-        name(source.device()), name(dtype_), to_string(shape_), name(device_));
-  if (numel_ > 0) std::memcpy(raw(), source.raw(), bytes());
+  check(source.numel() == numel_ && source.dtype() == dtype_, "cannot copy {} {} into {} {}",
+        name(source.dtype()), to_string(source.shape()), name(dtype_), to_string(shape_));
+  if (numel_ == 0) return;
+  if (device_ == Device::cpu && source.device_ == Device::cpu)
+    std::memcpy(raw(), source.raw(), bytes());
+  else if (device_ == Device::cpu)
+    copy_to_host(raw(), source.raw(), bytes());
+  else if (source.device_ == Device::cpu)
+    copy_to_device(raw(), source.raw(), bytes());
+  else
+    copy_on_device(raw(), source.raw(), bytes());
 }
 
 void Tensor::fill(float value) const {
+  if (device_ == Device::cuda) {
+    (void)data<float>();  // says so if the dtype is another
+    const std::vector<float> values(static_cast<std::size_t>(numel_), value);
+    copy_to_device(raw(), values.data(), bytes());
+    return;
+  }
   auto all = span<float>();
   std::fill(all.begin(), all.end(), value);
 }
 
 void Tensor::zero() const {
-  if (numel_ > 0) std::memset(raw(), 0, bytes());
+  if (numel_ == 0) return;
+  if (device_ == Device::cuda)
+    device_zero(raw(), bytes());
+  else
+    std::memset(raw(), 0, bytes());
 }
 
 }  // namespace llm

@@ -31,7 +31,8 @@ class Tensor {
   /// No storage, no elements, shape (0).
   Tensor() = default;
 
-  /// Zeros of the given shape. Memory of `Device::cuda` exists only in builds that have it.
+  /// Zeros of the given shape. On `Device::cuda` the memory is the GPU's, or the software GPU's
+  /// (device_memory.h).
   explicit Tensor(Shape shape, DType dtype = DType::f32, Device device = Device::cpu);
 
   /// Like the constructor, but the numbers are whatever the memory held.
@@ -51,7 +52,8 @@ class Tensor {
   Device device() const { return device_; }
   bool defined() const { return storage_ != nullptr; }
 
-  /// The first element. Error if `T` is not this tensor's dtype.
+  /// The first element. Error if `T` is not this tensor's dtype. Of a tensor on `Device::cuda` this is an
+  /// address for kernels; the host must not read or write through it.
   template <typename T = float>
   T* data() const {
     if (dtype_of<T> != dtype_) [[unlikely]]
@@ -73,7 +75,9 @@ class Tensor {
 
   /// A deep copy.
   Tensor clone() const;
-  /// Copies all elements of `source` (same count, dtype and device) into this storage.
+  /// This tensor if it lives on `device`, and a copy there otherwise.
+  Tensor to(Device device) const;
+  /// Copies all elements of `source` (same count and dtype, any device) into this storage.
   void copy_from(const Tensor& source) const;
   /// Sets every element. f32 only.
   void fill(float value) const;
