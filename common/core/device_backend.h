@@ -11,6 +11,9 @@ namespace llm::device_backend {
 /// A new block, or null if there is no memory left.
 void* allocate(std::size_t bytes);
 void release(void* block, std::size_t bytes) noexcept;
+/// Zeroed memory that kernels and the host may both touch (the host of a software GPU while it holds an
+/// Unlocked); never given back.
+void* allocate_shared_with_host(std::size_t bytes);
 /// " (3.1 of 80.0 GB are free)", or nothing: ends the sentence about missing memory.
 const char* memory_left();
 

@@ -23,13 +23,13 @@ void* device_allocate(std::size_t bytes);
 void device_free(void* block) noexcept;
 
 /// Each is ordered after all earlier work on the stream. `copy_to_host` returns when the bytes are there;
-/// `copy_to_device` when `from` may change again.
+/// `copy_to_device` when `from` may change again. Error if a kernel has left a note (device_report.h).
 void copy_to_device(void* to, const void* from, std::size_t bytes);
 void copy_to_host(void* to, const void* from, std::size_t bytes);
 void copy_on_device(void* to, const void* from, std::size_t bytes);
 void device_zero(void* to, std::size_t bytes);
 
-/// Waits for all work on the stream. Error if some of it failed.
+/// Waits for all work on the stream. Error if some of it failed, or has left a note.
 void device_synchronize();
 /// The stream that kernels run on (the software GPU has none: null).
 DeviceStream device_stream();

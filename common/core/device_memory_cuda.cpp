@@ -1,8 +1,11 @@
 // Device memory on a GPU: thin over the CUDA runtime, whose error codes become sentences here.
 #include <cuda_runtime_api.h>
 
+#include <cstring>
+
 #include "common/core/device_backend.h"
 #include "common/core/device_memory.h"
+#include "common/core/device_report.h"
 #include "common/core/error.h"
 
 namespace llm {
@@ -44,6 +47,16 @@ void* allocate(std::size_t bytes) {
 
 void release(void* block, std::size_t /*bytes*/) noexcept {
   cudaFree(block);
+}
+
+// Pinned memory of the host, which kernels reach over the bus at the same address: looking at it costs the
+// host nothing.
+void* allocate_shared_with_host(std::size_t bytes) {
+  need_device();
+  void* block = nullptr;
+  must(cudaHostAlloc(&block, bytes, cudaHostAllocMapped), "allocating memory shared with the host");
+  std::memset(block, 0, bytes);
+  return block;
 }
 
 const char* memory_left() {
@@ -90,6 +103,7 @@ void device_zero(void* to, std::size_t bytes) {
 
 void device_synchronize() {
   must(cudaStreamSynchronize(device_stream()), "a kernel or copy");
+  raise_device_report();
 }
 
 std::string describe_device() {

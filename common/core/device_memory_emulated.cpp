@@ -10,6 +10,7 @@
 
 #include "common/core/device_backend.h"
 #include "common/core/device_memory.h"
+#include "common/core/device_report.h"
 #include "common/core/error.h"
 #include "common/core/threads.h"
 
@@ -87,6 +88,12 @@ Range emulated_range() {
   return {a.begin, a.reserved, a.mapped};
 }
 
+void* allocate_shared_with_host(std::size_t bytes) {
+  void* block = device_allocate(bytes);
+  device_zero(block, bytes);
+  return block;
+}
+
 Unlocked::Unlocked() {
   auto& a = arena();
   const std::lock_guard lock(a.mutex);
@@ -134,8 +141,11 @@ void copy_to_device(void* to, const void* from, std::size_t bytes) {
 void copy_to_host(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
   check_range(from, bytes, "copy to the host");
-  const Unlocked unlocked;
-  std::memcpy(to, from, bytes);
+  {
+    const Unlocked unlocked;
+    std::memcpy(to, from, bytes);
+  }
+  raise_device_report();
 }
 
 void copy_on_device(void* to, const void* from, std::size_t bytes) {
@@ -155,7 +165,9 @@ void device_zero(void* to, std::size_t bytes) {
   if (watcher != nullptr) watcher->written(to, bytes);
 }
 
-void device_synchronize() {}
+void device_synchronize() {
+  raise_device_report();
+}
 
 DeviceStream device_stream() {
   return nullptr;

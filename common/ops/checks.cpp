@@ -2,11 +2,17 @@
 
 namespace llm {
 
-void Checks::wrong_tensor(std::string_view name, const Tensor& t, DType dtype) const {
+void Checks::wrong_first(const Tensor& first) const {
+  check(first.defined(), "{}: {} is not defined", function, first_name);
+  fail("{}: {} must be {}, but it is {}", function, first_name, on_cuda() ? "f32 or bf16" : "f32",
+       name(first.dtype()));
+}
+void Checks::wrong_tensor(std::string_view name, const Tensor& t, DType expected) const {
   check(t.defined(), "{}: {} is not defined", function, name);
-  check(t.dtype() == dtype, "{}: {} must be {}, but it is {}", function, name, llm::name(dtype),
-        llm::name(t.dtype()));
-  fail("{}: this build has no kernels for device {}, where {} is", function, llm::name(t.device()), name);
+  check(t.device() == device, "{}: {} is on {}, but {} is on {}", function, first_name, llm::name(device),
+        name, llm::name(t.device()));
+  fail("{}: {} must be {}{}, but it is {}", function, name, llm::name(expected),
+       expected == DType::bf16 ? fmt::format(", as {} is", first_name) : "", llm::name(t.dtype()));
 }
 void Checks::wrong_shape(std::string_view name, const Tensor& t, const Shape& expected) const {
   fail("{}: {} must have shape {}, but it has {}", function, name, to_string(expected), to_string(t.shape()));

@@ -2,8 +2,13 @@
 //
 // Rules that hold for all of them:
 //   * Each function checks shapes, dtypes and devices first; a mismatch names both sides.
-//   * Tensors are f32 unless said otherwise; token ids are i32. Leading dimensions are flattened:
-//     a "row" is one vector along the last dimension, N is the number of rows.
+//   * All tensors of a call are on one device, which computes: the CPU (ops/cpu) or the device cuda
+//   (ops/cuda).
+//   * Tensors are f32 unless said otherwise; token ids are i32. On cuda, activations and the parameters they
+//   meet may
+//     be bf16, all alike; sums are f32 even so, and gradients of parameters, statistics and losses are f32.
+//   * Leading dimensions are flattened: a "row" is one vector along the last dimension, N is the number of
+//   rows.
 //   * Gradients of activations (dx) are overwritten. Gradients of parameters (dw, db, ...) are
 //     accumulated, so that several micro-batches add up.
 //   * Outputs may not overlap inputs unless the comment says "in place".
@@ -35,6 +40,10 @@ std::string describe_gemm();
 
 /// y = x w^T + b.  x (..., I), w (O, I), b (O) or undefined, y (..., O).
 void linear_forward(const Tensor& y, const Tensor& x, const Tensor& w, const Tensor& b);
+/// pre = x w^T + b, y = gelu(pre), in one go where the device can. Backward: gelu_backward, then
+/// linear_backward.
+void linear_gelu_forward(const Tensor& y, const Tensor& pre, const Tensor& x, const Tensor& w,
+                         const Tensor& b);
 /// dx = dy w (unless dx is undefined), dw += dy^T x, db += column sums of dy (unless undefined).
 void linear_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy, const Tensor& x,
                      const Tensor& w);
@@ -43,7 +52,8 @@ void linear_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const
 
 /// y[b, t] = token_table[tokens[b, t]] + position_table[first_position + t].
 /// tokens (B, T) i32, token_table (V, C), position_table (>= first_position + T, C), y (B, T, C).
-/// Error if a token id is outside [0, V).
+/// Error if a token id is outside [0, V); on cuda it comes with the next copy to the CPU
+/// (core/device_report.h).
 void embedding_forward(const Tensor& y, const Tensor& tokens, const Tensor& token_table,
                        const Tensor& position_table, std::int64_t first_position = 0);
 void embedding_backward(const Tensor& dtoken_table, const Tensor& dposition_table, const Tensor& dy,
@@ -55,6 +65,11 @@ void embedding_backward(const Tensor& dtoken_table, const Tensor& dposition_tabl
 /// x, y (..., C); gamma (C); beta (C) or undefined; mean, rstd (N) are saved for backward.
 void layer_norm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
                         const Tensor& gamma, const Tensor& beta, float eps);
+/// sum = a + b, then y = the layer norm of sum: the residual connection and what follows it. sum may be a or
+/// b (in place). Backward is layer_norm_backward with x = sum; its dx is the gradient of a and of b.
+void add_layer_norm_forward(const Tensor& sum, const Tensor& y, const Tensor& mean, const Tensor& rstd,
+                            const Tensor& a, const Tensor& b, const Tensor& gamma, const Tensor& beta,
+                            float eps);
 /// `dresidual`, if defined, is added to dx: dx = dresidual + d(layer norm); it may be dx itself (in place).
 void layer_norm_backward(const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta, const Tensor& dy,
                          const Tensor& x, const Tensor& gamma, const Tensor& mean, const Tensor& rstd,
@@ -70,6 +85,9 @@ void gelu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x);
 
 /// y = a + b. May be in place (y == a). The residual connection; its backward is a copy or an add.
 void add(const Tensor& y, const Tensor& a, const Tensor& b);
+
+/// y = x as another dtype: f32 to bf16 rounds to nearest even.
+void cast(const Tensor& y, const Tensor& x);
 
 /// Inverted dropout: y = x * mask / (1 - p); the mask of element i is rng.uniform(first_index + i) >= p,
 /// so it is never stored: backward is the same call on dy. p in [0, 1). May be in place.
@@ -117,7 +135,8 @@ void attention_fill_cache(const Tensor& key_cache, const Tensor& value_cache, co
 // ---- cross-entropy --------------------------------------------------------------------------------
 
 /// losses[i] = log sum exp(logits[i]) - logits[i, targets[i]]; 0 where targets[i] is -1 (ignored).
-/// logits (..., V), targets i32 (N elements), losses (N elements). Error if a target is outside [-1, V).
+/// logits (..., V), targets i32 (N elements), losses (N elements). Error if a target is outside [-1, V); on
+/// cuda with the next copy to the CPU.
 void cross_entropy_forward(const Tensor& losses, const Tensor& logits, const Tensor& targets);
 /// dlogits = scale * (softmax(logits) - one_hot(target)), zero rows where ignored. May be in place.
 void cross_entropy_backward(const Tensor& dlogits, const Tensor& logits, const Tensor& targets, float scale);
@@ -144,11 +163,14 @@ struct AdamWStep {
   double gradient_scale = 1;  // multiplies the gradient first (clipping)
 };
 
-/// One AdamW update in place (Loshchilov and Hutter 2019, algorithm 2): all four of equal count.
+/// One AdamW update in place (Loshchilov and Hutter 2019, algorithm 2): all four f32 and of equal count.
+/// `copy` (bf16, of the same count), if defined, receives the new values: what a model that computes in bf16
+/// reads.
 void adamw_update(const Tensor& values, const Tensor& first_moment, const Tensor& second_moment,
-                  const Tensor& gradients, const AdamWStep& options);
+                  const Tensor& gradients, const AdamWStep& options, const Tensor& copy = Tensor());
 
-/// Sum of squares of all elements, in double, summed in an order that depends only on the count.
+/// Sum of squares of all elements, in double, summed in an order that depends only on the count. On cuda the
+/// host waits for it.
 double squared_norm(const Tensor& x);
 
 }  // namespace llm

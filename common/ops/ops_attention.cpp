@@ -10,6 +10,7 @@ namespace {
 /// The sizes of qkv (B, T, 3C) cut into heads.
 cpu::AttentionSize attention_size(const Checks& check, const Tensor& qkv, std::int64_t heads) {
   check.rank("qkv", qkv, 3);
+  llm::check(!check.on_cuda(), "{}: there is no kernel for device cuda yet, where qkv is", check.function);
   llm::check(heads >= 1, "{}: the number of heads must be at least 1, got {}", check.function, heads);
   const std::int64_t width = qkv.dim(2);
   llm::check(width > 0 && width % (3 * heads) == 0,
@@ -38,7 +39,7 @@ std::int64_t cache_capacity(const Checks& check, const Tensor& key_cache, const 
 
 void attention_naive_forward(const Tensor& y, const Tensor& weights, const Tensor& qkv,
                              const AttentionOptions& options) {
-  const Checks check{"attention_naive_forward"};
+  const Checks check{"attention_naive_forward", "qkv", qkv};
   const auto s = attention_size(check, qkv, options);
   check.shape("y", y, {s.batch, s.time, s.channels()});
   check.shape("weights", weights, {s.batch, s.heads, s.time, s.time});
@@ -47,7 +48,7 @@ void attention_naive_forward(const Tensor& y, const Tensor& weights, const Tenso
 
 void attention_naive_backward(const Tensor& dqkv, const Tensor& dy, const Tensor& weights, const Tensor& qkv,
                               const AttentionOptions& options) {
-  const Checks check{"attention_naive_backward"};
+  const Checks check{"attention_naive_backward", "qkv", qkv};
   const auto s = attention_size(check, qkv, options);
   check.same_shape("dqkv", dqkv, "qkv", qkv);
   check.shape("dy", dy, {s.batch, s.time, s.channels()});
@@ -57,27 +58,27 @@ void attention_naive_backward(const Tensor& dqkv, const Tensor& dy, const Tensor
 
 void attention_flash_forward(const Tensor& y, const Tensor& lse, const Tensor& qkv,
                              const AttentionOptions& options) {
-  const Checks check{"attention_flash_forward"};
+  const Checks check{"attention_flash_forward", "qkv", qkv};
   const auto s = attention_size(check, qkv, options);
   check.shape("y", y, {s.batch, s.time, s.channels()});
-  check.shape("lse", lse, {s.batch, s.heads, s.time});
+  check.shape("lse", lse, {s.batch, s.heads, s.time}, DType::f32);
   cpu::attention_flash_forward(y.data(), lse.data(), qkv.data(), s, options);
 }
 
 void attention_flash_backward(const Tensor& dqkv, const Tensor& dy, const Tensor& y, const Tensor& lse,
                               const Tensor& qkv, const AttentionOptions& options) {
-  const Checks check{"attention_flash_backward"};
+  const Checks check{"attention_flash_backward", "qkv", qkv};
   const auto s = attention_size(check, qkv, options);
   check.same_shape("dqkv", dqkv, "qkv", qkv);
   check.shape("dy", dy, {s.batch, s.time, s.channels()});
   check.shape("y", y, {s.batch, s.time, s.channels()});
-  check.shape("lse", lse, {s.batch, s.heads, s.time});
+  check.shape("lse", lse, {s.batch, s.heads, s.time}, DType::f32);
   cpu::attention_flash_backward(dqkv.data(), dy.data(), y.data(), lse.data(), qkv.data(), s, options);
 }
 
 void attention_decode(const Tensor& y, const Tensor& key_cache, const Tensor& value_cache, const Tensor& qkv,
                       std::int64_t length, std::int64_t heads) {
-  const Checks check{"attention_decode"};
+  const Checks check{"attention_decode", "qkv", qkv};
   const auto s = attention_size(check, qkv, heads);
   check.shape("qkv", qkv, {s.batch, 1, 3 * s.channels()});
   check.shape("y", y, {s.batch, 1, s.channels()});
@@ -89,7 +90,7 @@ void attention_decode(const Tensor& y, const Tensor& key_cache, const Tensor& va
 
 void attention_fill_cache(const Tensor& key_cache, const Tensor& value_cache, const Tensor& qkv,
                           std::int64_t first, std::int64_t heads) {
-  const Checks check{"attention_fill_cache"};
+  const Checks check{"attention_fill_cache", "qkv", qkv};
   const auto s = attention_size(check, qkv, heads);
   const std::int64_t capacity = cache_capacity(check, key_cache, value_cache, s);
   llm::check(first >= 0 && first + s.time <= capacity,

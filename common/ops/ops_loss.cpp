@@ -1,6 +1,7 @@
 // The checks of the losses. Chapter 4.
 #include "common/ops/checks.h"
 #include "common/ops/cpu/kernels.h"
+#include "common/ops/cuda/kernels.h"
 #include "common/ops/ops.h"
 
 namespace llm {
@@ -9,6 +10,7 @@ namespace {
 
 void check_targets(const Checks& check, const Tensor& targets, std::int64_t rows, std::int64_t vocabulary) {
   check.count("targets", targets, rows, DType::i32);
+  if (check.on_cuda()) return;  // the kernels look at them: ops/cuda/ids.cuh
   for (const std::int32_t target : targets.span<std::int32_t>())
     llm::check(target >= -1 && target < vocabulary,
                "{}: target {} is neither within the vocabulary of {} nor -1 (ignored)", check.function,
@@ -30,42 +32,46 @@ std::int64_t check_head(const Checks& check, const Tensor& losses, const Tensor&
   check.rank("w", w, 2);
   const std::int64_t rows = check.rows("x", x, w.dim(1));
   check_targets(check, targets, rows, w.dim(0));
-  check.count("losses", losses, rows);
+  check.count("losses", losses, rows, DType::f32);
   return rows;
 }
 
 }  // namespace
 
 void cross_entropy_forward(const Tensor& losses, const Tensor& logits, const Tensor& targets) {
-  const Checks check{"cross_entropy_forward"};
+  const Checks check{"cross_entropy_forward", "logits", logits};
   const std::int64_t rows = check_logits(check, logits, targets);
-  check.count("losses", losses, rows);
+  check.count("losses", losses, rows, DType::f32);
+  if (check.on_cuda()) return cuda::cross_entropy_forward(losses, logits, targets);
   cpu::cross_entropy_forward(losses.data(), logits.data(), targets.data<std::int32_t>(), rows,
                              logits.dim(-1));
 }
 
 void cross_entropy_backward(const Tensor& dlogits, const Tensor& logits, const Tensor& targets, float scale) {
-  const Checks check{"cross_entropy_backward"};
+  const Checks check{"cross_entropy_backward", "logits", logits};
   const std::int64_t rows = check_logits(check, logits, targets);
   check.same_shape("dlogits", dlogits, "logits", logits);
+  if (check.on_cuda()) return cuda::cross_entropy_backward(dlogits, logits, targets, scale);
   cpu::cross_entropy_backward(dlogits.data(), logits.data(), targets.data<std::int32_t>(), scale, rows,
                               logits.dim(-1));
 }
 
 void linear_cross_entropy_forward(const Tensor& losses, const Tensor& x, const Tensor& w,
                                   const Tensor& targets) {
-  const Checks check{"linear_cross_entropy_forward"};
+  const Checks check{"linear_cross_entropy_forward", "x", x};
   const std::int64_t rows = check_head(check, losses, x, w, targets);
+  if (check.on_cuda()) return cuda::linear_cross_entropy(losses, Tensor(), Tensor(), x, w, targets, 0);
   cpu::linear_cross_entropy(losses.data(), nullptr, nullptr, x.data(), w.data(), targets.data<std::int32_t>(),
                             0, rows, w.dim(1), w.dim(0));
 }
 
 void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& dw, const Tensor& x,
                           const Tensor& w, const Tensor& targets, float scale) {
-  const Checks check{"linear_cross_entropy"};
+  const Checks check{"linear_cross_entropy", "x", x};
   const std::int64_t rows = check_head(check, losses, x, w, targets);
-  check.same_shape("dw", dw, "w", w);
+  check.same_shape("dw", dw, "w", w, DType::f32);
   check.same_rows("dx", dx, w.dim(1), rows);
+  if (check.on_cuda()) return cuda::linear_cross_entropy(losses, dx, dw, x, w, targets, scale);
   cpu::linear_cross_entropy(losses.data(), dx.data(), dw.data(), x.data(), w.data(),
                             targets.data<std::int32_t>(), scale, rows, w.dim(1), w.dim(0));
 }

@@ -1,4 +1,4 @@
-// GELU and addition: one number in, one number out. Chapter 4.
+// GELU, addition, casts: one number in, one number out. Chapter 4.
 #include "common/core/threads.h"
 #include "common/ops/cpu/kernels.h"
 #include "common/ops/cpu/vec.h"
@@ -53,6 +53,17 @@ void add(float* y, const float* a, const float* b, Index count) {
   parallel_for(count, kGrain, [=](Index begin, Index end) {
 #pragma GCC ivdep
     for (Index i = begin; i < end; ++i) y[i] = a[i] + b[i];
+  });
+}
+
+void cast(BFloat16* y, const float* x, Index count) {
+  parallel_for(count, kGrain, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) y[i] = BFloat16(x[i]);
+  });
+}
+void cast(float* y, const BFloat16* x, Index count) {
+  parallel_for(count, kGrain, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) y[i] = static_cast<float>(x[i]);
   });
 }
 

@@ -37,6 +37,8 @@ void layer_norm_backward(float* dx, float* dgamma, float* dbeta, const float* dy
 void gelu_forward(float* y, const float* x, Index count);
 void gelu_backward(float* dx, const float* dy, const float* x, Index count);
 void add(float* y, const float* a, const float* b, Index count);
+void cast(BFloat16* y, const float* x, Index count);
+void cast(float* y, const BFloat16* x, Index count);
 
 // dropout.cpp
 void dropout(float* y, const float* x, Index count, float p, const Philox& rng, std::uint64_t first_index);

@@ -1,0 +1,24 @@
+// Sums over rows (gradients of biases, gamma and beta) without atomics: the rows are cut into pieces, each
+// piece is summed by itself, and the pieces are added in order. How many pieces there are depends on the
+// sizes alone, so the result has the same bits on every GPU. Chapter 3.
+#pragma once
+
+#include "common/core/tensor.h"
+
+namespace llm::cuda {
+
+/// Rows cut into pieces of equal size (the last may be shorter).
+struct Pieces {
+  std::int64_t rows_each, count;
+};
+/// At most `most` pieces, of a multiple of `multiple` rows each.
+Pieces cut_rows(std::int64_t rows, std::int64_t most, std::int64_t multiple);
+
+/// to[c] += sum over the pieces p of partial[p * stride + c], in order, for c < columns.
+void add_pieces(float* to, const float* partial, std::int64_t stride, std::int64_t columns,
+                std::int64_t pieces);
+
+/// to (columns, f32) += the sum of the rows of x (N, columns).
+void add_column_sums(float* to, const Tensor& x, std::int64_t columns);
+
+}  // namespace llm::cuda
