@@ -12,7 +12,8 @@ void Checks::wrong_tensor(std::string_view name, const Tensor& t, DType expected
   check(t.device() == device, "{}: {} is on {}, but {} is on {}", function, first_name, llm::name(device),
         name, llm::name(t.device()));
   fail("{}: {} must be {}{}, but it is {}", function, name, llm::name(expected),
-       expected == DType::bf16 ? fmt::format(", as {} is", first_name) : "", llm::name(t.dtype()));
+       expected == DType::bf16 && dtype == DType::bf16 ? fmt::format(", as {} is", first_name) : "",
+       llm::name(t.dtype()));
 }
 void Checks::wrong_shape(std::string_view name, const Tensor& t, const Shape& expected) const {
   fail("{}: {} must have shape {}, but it has {}", function, name, to_string(expected), to_string(t.shape()));

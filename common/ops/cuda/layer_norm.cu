@@ -63,15 +63,15 @@ __global__ void __launch_bounds__(Threads < 128 ? 128 : Threads) layer_norm_kern
     if (thread + k * Threads < packs)
 #pragma unroll
       for (int i = 0; i < N; ++i) total += x[k][i];
-  const float over = 1.0F / static_cast<float>(o.channels);
-  const float mean = block_sum<Threads>(total) * over;
+  const auto count = static_cast<float>(o.channels);
+  const float mean = block_sum<Threads>(total) / count;
   total = 0;
 #pragma unroll
   for (int k = 0; k < Packs; ++k)
     if (thread + k * Threads < packs)
 #pragma unroll
       for (int i = 0; i < N; ++i) total += (x[k][i] - mean) * (x[k][i] - mean);
-  const float rstd = 1.0F / sqrtf(block_sum<Threads>(total) * over + o.eps);
+  const float rstd = 1.0F / sqrtf(block_sum<Threads>(total) / count + o.eps);
   if (thread == 0) {
     o.mean[row] = mean;
     o.rstd[row] = rstd;
@@ -104,14 +104,14 @@ __global__ void __launch_bounds__(kAnyThreads) layer_norm_any_kernel(Forward<T> 
     if (o.sum) o.sum[start + c] = from_float<T>(to_float(o.a[start + c]) + to_float(o.b[start + c]));
     total += to_float(x[c]);  // each thread reads what it wrote itself
   }
-  const float over = 1.0F / static_cast<float>(o.channels);
-  const float mean = block_sum<kAnyThreads>(total) * over;
+  const auto count = static_cast<float>(o.channels);
+  const float mean = block_sum<kAnyThreads>(total) / count;
   total = 0;
   for (int c = thread; c < o.channels; c += kAnyThreads) {
     const float d = to_float(x[c]) - mean;
     total += d * d;
   }
-  const float rstd = 1.0F / sqrtf(block_sum<kAnyThreads>(total) * over + o.eps);
+  const float rstd = 1.0F / sqrtf(block_sum<kAnyThreads>(total) / count + o.eps);
   if (thread == 0) {
     o.mean[row] = mean;
     o.rstd[row] = rstd;
