@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "common/core/philox.h"
+#include "common/ops/attention_checks.h"
 #include "common/ops/ops.h"
 
 namespace llm::cpu {
@@ -55,10 +56,6 @@ float row_max(const float* x, Index count);
 float row_exp(float* y, const float* x, Index count, float shift);
 
 // attention_naive.cpp, attention_flash.cpp: qkv (B, T, 3C)
-struct AttentionSize {
-  Index batch, time, heads, head_size;
-  Index channels() const { return heads * head_size; }
-};
 void attention_naive_forward(float* y, float* weights, const float* qkv, const AttentionSize& size,
                              const AttentionOptions& options);
 void attention_naive_backward(float* dqkv, const float* dy, const float* weights, const float* qkv,
