@@ -68,8 +68,6 @@ int main(int argc, char** argv) {
   return run_program(argc, argv, app, common, [&] {
     if (out.empty()) out = common.work / "ch01_data";
     stories.seed = text.seed = common.seed;
-    if (common.device != Device::cpu)
-      fmt::print(stderr, "chapter 1 has nothing for a GPU to do: all of it runs on the cpu\n");
     MetricsWriter metrics(common.metrics);
     if (generate->parsed()) {
       ch01::generate(out, stories, metrics);

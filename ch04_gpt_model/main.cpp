@@ -26,6 +26,7 @@ struct Arguments {
   std::vector<std::int64_t> tokens;
   float temperature = 0.8F, top_p = 1;
   std::int64_t top_k = 0, max_tokens = 256;
+  llm::Placement placement;
 };
 
 void print_now(const std::string& text) {
@@ -39,7 +40,7 @@ void generate(const Arguments& arguments, std::uint64_t seed, llm::MetricsWriter
       .temperature = arguments.temperature, .top_k = arguments.top_k, .top_p = arguments.top_p, .seed = seed};
   options.max_new_tokens = arguments.max_tokens;
   llm::validate(options.sampling);
-  const llm::GptStage model = llm::load_huggingface(arguments.model);
+  const llm::GptStage model = llm::load_huggingface(arguments.model).placed(arguments.placement);
   const std::string folder = arguments.tokenizer.empty() ? arguments.model : arguments.tokenizer;
   const auto tokenizer = llm::load_tokenizer(folder);
   llm::check(tokenizer->vocab_size() == model.config().vocab_size,
@@ -74,7 +75,7 @@ void generate(const Arguments& arguments, std::uint64_t seed, llm::MetricsWriter
 }
 
 void logits(const Arguments& arguments, llm::MetricsWriter& metrics) {
-  const llm::GptStage model = llm::load_huggingface(arguments.model);
+  const llm::GptStage model = llm::load_huggingface(arguments.model).placed(arguments.placement);
   const llm::GptConfig& config = model.config();
   const auto T = static_cast<std::int64_t>(arguments.tokens.size());
   llm::check(T <= config.context, "{} tokens do not fit into the model's context of {}", T, config.context);
@@ -101,6 +102,7 @@ int main(int argc, char** argv) {
   llm::CommonOptions common;
   llm::add_common_options(app, common);
   common.runs_on.push_back(llm::describe_gemm());
+  common.uses_device = true;
   Arguments arguments;
 
   CLI::App* generate_command = app.add_subcommand("generate", "go on with a text");
@@ -130,14 +132,25 @@ int main(int argc, char** argv) {
   logits_command->add_option("--tokens", arguments.tokens, "token ids: 1,2,3")->required()->delimiter(',');
   logits_command->add_option("--out", arguments.out, "a safetensors file with the tensor logits (T, V)")
       ->required();
+  for (CLI::App* command : {generate_command, logits_command})
+    command
+        ->add_option_function<std::string>(
+            "--dtype", [&](const std::string& text) { arguments.placement.dtype = llm::parse_dtype(text); },
+            "f32, or bf16 with --device cuda")
+        ->default_str("f32");
   app.require_subcommand(0, 1);
 
   return llm::run_program(argc, argv, app, common, [&] {
+    arguments.placement.device = common.device;
+    if (arguments.placement.dtype == llm::DType::bf16 && common.device == llm::Device::cpu)
+      llm::fail_usage("--dtype bf16 needs --device cuda; the CPU computes in f32");
     llm::MetricsWriter metrics(common.metrics);
     if (generate_command->parsed())
       generate(arguments, common.seed, metrics);
     else if (logits_command->parsed())
       logits(arguments, metrics);
+    else if (common.device == llm::Device::cuda)
+      llm::fail_usage("the chapter's walk computes on the cpu; generate and logits take --device cuda");
     else
       llm::ch04::walk(common.work, common.seed, metrics);
   });

@@ -9,6 +9,16 @@ int main(int argc, char** argv) {
   CommonOptions common;
   add_common_options(app, common);
   common.runs_on = {describe_gemm()};
+  common.uses_device = true;
+
+  DType dtype = DType::f32;
+  const auto add_dtype = [&](CLI::App* command) {
+    command
+        ->add_option_function<std::string>(
+            "--dtype", [&](const std::string& text) { dtype = parse_dtype(text); },
+            "f32, or bf16 with --device cuda: activations in bf16, parameters and sums in f32")
+        ->default_str("f32");
+  };
 
   ch05::TrainCommand t;
   TrainerOptions& o = t.trainer;
@@ -66,6 +76,7 @@ int main(int argc, char** argv) {
   train->add_option("--log-every", t.log_every, "steps between records; 0: at most 2,000 records")
       ->check(between(0, 1e9))
       ->capture_default_str();
+  add_dtype(train);
   train->add_flag("--resume", t.resume, "go on from the checkpoint in --out, if there is one");
 
   ch05::EvalCommand e;
@@ -78,6 +89,8 @@ int main(int argc, char** argv) {
       ->check(between(0, 1e6))
       ->capture_default_str();
   eval->add_option("--temperature", e.temperature)->check(between(0, 100))->capture_default_str();
+
+  add_dtype(eval);
 
   ch05::BenchCommand b;
   CLI::App* bench = app.add_subcommand("bench", "time the training step on random tokens");
@@ -94,7 +107,13 @@ int main(int argc, char** argv) {
   bench->add_option("--tokens", b.tokens, "per row")->check(between(1, 1 << 20))->capture_default_str();
   bench->add_option("--steps", b.steps)->check(between(1, 1e6))->capture_default_str();
 
+  add_dtype(bench);
+
   return run_program(argc, argv, app, common, [&] {
+    const Placement placement{common.device, dtype};
+    t.placement = e.placement = b.placement = placement;
+    if (dtype == DType::bf16 && common.device == Device::cpu)
+      fail_usage("--dtype bf16 needs --device cuda; the CPU computes in f32");
     if (train->parsed()) {
       o.seed = common.seed;
       t.metrics = common.metrics;
@@ -111,7 +130,7 @@ int main(int argc, char** argv) {
       b.metrics = common.metrics;
       ch05::bench(b);
     } else {
-      ch05::walk({common.work, common.seed, common.metrics});
+      ch05::walk({common.work, common.seed, placement, common.metrics});
     }
   });
 }

@@ -25,6 +25,7 @@ struct TrainCommand {
   bool bias = true;
   std::string samples = "auto";  // windows, documents, or auto: documents where all fit in the context
   TrainerOptions trainer;
+  Placement placement;
   std::int64_t eval_every = 0;     // steps; 0: ten times in the run
   std::int64_t eval_batches = 16;  // per evaluation while training; the last is over everything
   std::int64_t save_every = 0;     // steps; 0: ten times in the run
@@ -43,6 +44,7 @@ struct EvalCommand {
   std::int64_t samples = 200;  // stories to write and judge, if the data are stories
   float temperature = 0.8F;
   std::uint64_t seed = 42;
+  Placement placement;
   fs::path metrics;
 };
 
@@ -55,6 +57,7 @@ struct BenchCommand {
   std::int64_t layers = 0, heads = 0, channels = 0, vocabulary = 0;  // 0: the model's
   std::int64_t batch = 4, tokens = 64, steps = 10;
   std::uint64_t seed = 42;
+  Placement placement;
   fs::path metrics;
 };
 
@@ -64,6 +67,7 @@ void bench(const BenchCommand& command);
 struct WalkCommand {
   fs::path work;
   std::uint64_t seed = 42;
+  Placement placement;
   fs::path metrics;
 };
 

@@ -8,6 +8,7 @@
 #include "common/cli/format.h"
 #include "common/cli/metrics.h"
 #include "common/cli/table.h"
+#include "common/core/device_memory.h"
 #include "common/core/philox.h"
 #include "common/core/threads.h"
 #include "common/model/huggingface.h"
@@ -26,7 +27,7 @@ double median(std::vector<double> values) {
 }  // namespace
 
 void evaluate(const EvalCommand& command) {
-  GptStage model = load_huggingface(command.model);
+  GptStage model = load_huggingface(command.model).placed(command.placement);
   const TrainingData folder = open_training_data(command.data);
   check(model.config().vocab_size == folder.tokenizer->vocab_size(),
         "{} has a vocabulary of {}, the tokenizer of {} has {}; they must be the same",
@@ -56,8 +57,10 @@ void bench(const BenchCommand& command) {
     fail_usage("the model's context is {}, so {} tokens do not fit", config.context, command.tokens);
   config.context = std::max<std::int64_t>(config.context, command.tokens);
   validate(config);
-  GptStage model(config);
-  model.initialize(command.seed);
+  GptStage initial(config);
+  initial.initialize(command.seed);
+  GptStage model =
+      command.placement.device == Device::cpu ? std::move(initial) : initial.placed(command.placement);
 
   // Random tokens: the work does not depend on them. The trainer samples windows of the whole context, so the
   // bench runs the parts of a step itself.
@@ -75,7 +78,7 @@ void bench(const BenchCommand& command) {
   AdamW optimizer(model.parameters(), {.beta1 = 0.9F, .beta2 = 0.95F, .eps = 1e-8F, .weight_decay = 0.1F});
   StageActivations saved;
   StageScratch scratch;
-  const double peak = measure_peak_flops();
+  const double peak = measure_peak_flops(command.placement);
 
   std::vector<double> zero, forward, loss, backward, adamw, whole;
   constexpr std::int64_t kWarmUp = 2;  // the first steps map the memory
@@ -83,6 +86,7 @@ void bench(const BenchCommand& command) {
     using Clock = std::chrono::steady_clock;
     auto last = Clock::now();
     const auto lap = [&] {
+      if (command.placement.device == Device::cuda) device_synchronize();
       const auto now = Clock::now();
       const double ms = 1e3 * std::chrono::duration<double>(now - last).count();
       last = now;
@@ -112,8 +116,11 @@ void bench(const BenchCommand& command) {
   const double flops = training_flops_per_token(config, command.tokens) * tokens;
   const auto parameters = static_cast<double>(model.parameters().count());
   const double activations = static_cast<double>(saved.bytes() + scratch.bytes());
-  fmt::print("{}: {} parameters, {} rows of {} tokens, {} threads, f32\n", command.model_name,
-             with_commas(model.parameters().count()), command.batch, command.tokens, thread_count());
+  fmt::print("{}: {} parameters, {} rows of {} tokens, {}, {}\n", command.model_name,
+             with_commas(model.parameters().count()), command.batch, command.tokens,
+             command.placement.device == Device::cuda ? std::string("cuda")
+                                                      : fmt::format("{} threads", thread_count()),
+             name(command.placement.dtype));
   Table table({"part of the step", "ms (median)", "share"});
   const std::vector<std::pair<std::string, double>> parts = {
       {"zero the gradients", median(zero)},
@@ -128,15 +135,19 @@ void bench(const BenchCommand& command) {
   fmt::print(
       "{:.0f} tokens/s, {:.0f} GFLOP/s in the products, {:.0f}% of the measured peak ({:.0f} GFLOP/s)\n",
       1e3 * tokens / ms, flops / ms * 1e-6, 100 * flops / (ms * 1e-3) / peak, peak * 1e-9);
+  const bool rounded = command.placement.dtype == DType::bf16;
   fmt::print(
-      "Memory: {} = 16 bytes per parameter (value, gradient, two moments); activations and scratch {}\n",
-      byte_text(16 * parameters), byte_text(activations));
+      "Memory: {} = {} bytes per parameter (value, gradient, two moments{}); activations and scratch {}\n",
+      byte_text((rounded ? 18 : 16) * parameters), rounded ? 18 : 16, rounded ? ", bf16 copy" : "",
+      byte_text(activations));
   if (!command.metrics.empty())
     MetricsWriter(command.metrics, true)
         .write({{"model", command.model_name},
                 {"batch", command.batch},
                 {"tokens", command.tokens},
                 {"threads", thread_count()},
+                {"device", name(command.placement.device)},
+                {"dtype", name(command.placement.dtype)},
                 {"zero_ms", median(zero)},
                 {"forward_ms", median(forward)},
                 {"loss_ms", median(loss)},

@@ -43,6 +43,7 @@ TrainCommand story_run(const WalkCommand& command) {
   t.trainer.schedule = {.peak = 3e-3, .floor = 1e-4, .warmup = 200, .steps = 8500};
   t.trainer.adamw.beta2 = 0.98F;
   t.trainer.seed = command.seed;
+  t.placement = command.placement;
   t.metrics = command.metrics;
   // A run that was stopped goes on; a finished one, or one with other settings, is made anew.
   const fs::path checkpoint = t.out / "checkpoint" / "training.ckpt";
@@ -62,7 +63,7 @@ void walk(const WalkCommand& command) {
   train(run);
 
   // What was written is what is judged.
-  const GptStage model = load_huggingface(run.out);
+  const GptStage model = load_huggingface(run.out).placed(command.placement);
   const auto tokenizer = load_tokenizer(run.out);
   const Samples samples = report_samples(model, *tokenizer, 200, 0.8F, command.seed, command.metrics);
   // The first that holds together; if none does, the first, and what is wrong with it.

@@ -68,11 +68,11 @@ SampleKind choose_samples(const std::string& asked, const TrainingData& folder, 
 
 GptStage make_model(const TrainCommand& command, std::int64_t vocabulary) {
   if (!command.init_from.empty()) {
-    GptStage model = load_huggingface(command.init_from);
+    const GptStage model = load_huggingface(command.init_from);
     check(model.config().vocab_size == vocabulary,
           "{} has a vocabulary of {}, the tokenizer of {} has {}; they must be the same",
           command.init_from.string(), model.config().vocab_size, command.data.string(), vocabulary);
-    return model;
+    return model.placed(command.placement);
   }
   GptConfig config;
   if (command.model_name.empty()) {
@@ -89,7 +89,7 @@ GptStage make_model(const TrainCommand& command, std::int64_t vocabulary) {
   validate(config);
   GptStage model(config);
   model.initialize(command.trainer.seed);
-  return model;
+  return command.placement.device == Device::cpu ? std::move(model) : model.placed(command.placement);
 }
 
 /// Keeps the records of steps up to `step`: what a killed run wrote beyond its last checkpoint comes again.
@@ -128,7 +128,10 @@ void show_sample(const GptStage& model, const TrainingData& folder, bool stories
 
 void save_model(const GptStage& model, const TrainingData& folder, const fs::path& out) {
   folder.tokenizer->save(out);
-  save_huggingface(model, out);
+  if (model.placement().device == Device::cpu)
+    save_huggingface(model, out);
+  else
+    save_huggingface(model.placed({}), out);
 }
 
 void describe(const GptStage& model, const TrainCommand& command, const Trainer& trainer,
@@ -139,7 +142,8 @@ void describe(const GptStage& model, const TrainCommand& command, const Trainer&
       "Model: {} layers, {} heads, {} channels, context {}, vocabulary {}: {} parameters, {} with gradients "
       "and moments\n",
       c.layers, c.heads, c.channels, c.context, with_commas(c.vocab_size), with_commas(parameter_count(c)),
-      byte_text(16.0 * static_cast<double>(model.parameters().count())));
+      byte_text((model.placement().dtype == DType::bf16 ? 18.0 : 16.0) *
+                static_cast<double>(model.parameters().count())));
   fmt::print("Data: {}, {} training tokens, {} validation tokens; {}\n", command.data.string(),
              with_commas(folder.train.size()), with_commas(folder.val.size()),
              o.samples == SampleKind::documents ? "a document per row" : "windows at random offsets");
@@ -175,7 +179,7 @@ void train(const TrainCommand& asked) {
   const std::map<std::string, std::string> identity = {{"data", folder.identity()}};
   const fs::path metrics_path = command.out / "metrics.jsonl";
 
-  const double peak = measure_peak_flops();
+  const double peak = measure_peak_flops(command.placement);
   describe(model, command, trainer, folder, peak);
   bool resumed = false;
   if (command.resume) {

@@ -14,6 +14,7 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "common/core/device_memory.h"
 #include "common/core/error.h"
 #include "common/core/threads.h"
 
@@ -157,7 +158,9 @@ int run_program(int argc, char** argv, CLI::App& app, CommonOptions& options,
 
   return guarded(program, [&] {
     set_thread_count(options.threads);
-    std::string first_line = describe_cpu();
+    if (options.device == Device::cuda && !options.uses_device)
+      fail_usage("this program has nothing for a GPU to do: leave out --device cuda");
+    std::string first_line = options.device == Device::cuda ? describe_device() : describe_cpu();
     for (const std::string& fact : options.runs_on) first_line += ", " + fact;
     fmt::print(stderr, "{} on {}\n", program, first_line);
     body();

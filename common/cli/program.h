@@ -35,6 +35,8 @@ struct CommonOptions {
   std::filesystem::path work = "work";  ///< where the chapters leave their artifacts for one another
   std::filesystem::path metrics;        ///< results as JSON lines (common/cli/metrics.h); empty: none
 
+  bool uses_device = false;  ///< the program sets it if it has something to do for --device cuda
+
   /// More about what the program computes with, for its first line, such as the matrix library's name.
   std::vector<std::string> runs_on;
 };

@@ -44,6 +44,13 @@ inline std::string_view name(DType dtype) {
   fail("there is no dtype number {}", static_cast<int>(dtype));
 }
 
+/// Parses "f32" or "bf16", what a model can compute in; anything else is a UsageError.
+inline DType parse_dtype(const std::string& text) {
+  if (text == "f32") return DType::f32;
+  if (text == "bf16") return DType::bf16;
+  fail_usage("a model computes in f32 or bf16, not in '{}'", text);
+}
+
 /// The DType of a C++ type: dtype_of<float> is DType::f32.
 template <typename T>
 inline constexpr DType dtype_of = [] { static_assert(sizeof(T) == 0, "no DType for this type"); }();

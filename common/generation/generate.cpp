@@ -2,7 +2,6 @@
 #include "common/generation/generate.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "common/core/error.h"
 
@@ -32,13 +31,11 @@ void check_prompt(const GptStage& model, std::span<const std::int32_t> prompt,
 /// Keeps the caches' rows `kept` (increasing) and forgets the others.
 void keep_rows(KvCache& cache, const std::vector<std::size_t>& kept) {
   const auto compact = [&](Tensor& t) {
-    const std::int64_t row = t.numel() / t.dim(0);
-    float* data = t.data();
+    const auto row = [&](std::size_t i) {
+      return t.slice(static_cast<std::int64_t>(i), static_cast<std::int64_t>(i) + 1);
+    };
     for (std::size_t i = 0; i < kept.size(); ++i)
-      if (kept[i] != i)
-        std::memmove(data + static_cast<std::int64_t>(i) * row,
-                     data + static_cast<std::int64_t>(kept[i]) * row,
-                     static_cast<std::size_t>(row) * sizeof(float));
+      if (kept[i] != i) row(i).copy_from(row(kept[i]));
     t = t.slice(0, static_cast<std::int64_t>(kept.size()));
   };
   for (Tensor& keys : cache.keys) compact(keys);

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <string>
+
 #include <string_view>
 #include <vector>
+#include "common/core/dtype.h"
 
 namespace llm {
 
@@ -42,6 +44,7 @@ std::int64_t parameter_count(const GptConfig& config);
 double training_flops_per_token(const GptConfig& config, std::int64_t tokens_per_sequence);
 
 /// Bytes of everything a training step keeps for B sequences of T tokens: saved activations and scratch, f32.
-std::int64_t activation_bytes(const GptConfig& config, std::int64_t batch, std::int64_t tokens_per_sequence);
+std::int64_t activation_bytes(const GptConfig& config, std::int64_t batch, std::int64_t tokens_per_sequence,
+                              DType dtype = DType::f32);
 
 }  // namespace llm

@@ -43,9 +43,13 @@ AttentionOptions attention_options(const GptConfig& c, const ForwardOptions& opt
 
 }  // namespace
 
-GptStage::GptStage(const GptConfig& config, std::int64_t first_layer, std::int64_t last_layer)
-    : config_(config), first_layer_(first_layer), last_layer_(last_layer) {
+GptStage::GptStage(const GptConfig& config, std::int64_t first_layer, std::int64_t last_layer,
+                   Placement placement)
+    : config_(config), first_layer_(first_layer), last_layer_(last_layer), placement_(placement) {
   validate(config);
+  check(placement.dtype == DType::f32 || (placement.dtype == DType::bf16 && placement.device == Device::cuda),
+        "a model computes in f32, or on the device cuda in bf16; {} on {} cannot be had",
+        name(placement.dtype), name(placement.device));
   check(first_layer >= 0 && first_layer <= last_layer && last_layer <= config.layers,
         "layers {} to {} are no range of a model's {} layers", first_layer, last_layer, config.layers);
   check(!config.tied_head || has_embedding() == has_head(),
@@ -85,7 +89,14 @@ GptStage::GptStage(const GptConfig& config, std::int64_t first_layer, std::int64
     final_norm_bias_ = vector("ln_f.bias", C, config.bias);
     head_ = config.tied_head ? token_embedding_ : matrix("lm_head.weight", config.vocab_size, C);
   }
-  parameters_.allocate();
+  parameters_.allocate(placement.device, placement.dtype);
+}
+
+GptStage GptStage::placed(Placement placement) const {
+  GptStage copy(config_, first_layer_, last_layer_, placement);
+  copy.parameters_.values().copy_from(parameters_.values());
+  copy.parameters_.round_values();
+  return copy;
 }
 
 namespace {
@@ -93,7 +104,7 @@ const Tensor kUndefined;
 }  // namespace
 
 const Tensor& GptStage::value(std::size_t index) const {
-  return index == kNoParameter ? kUndefined : parameters_[index].value;
+  return index == kNoParameter ? kUndefined : parameters_[index].working;
 }
 
 const Tensor& GptStage::gradient(std::size_t index) const {
@@ -106,9 +117,9 @@ const Tensor& GptStage::forward(StageActivations& saved, const Tensor& input,
     check(input.rank() == 2 && input.dtype() == DType::i32, "a model reads tokens (B, T) i32, got {} {}",
           name(input.dtype()), to_string(input.shape()));
   else
-    check(input.rank() == 3 && input.dim(2) == config_.channels && input.dtype() == DType::f32,
-          "this stage reads activations (B, T, {}) f32, got {} {}", config_.channels, name(input.dtype()),
-          to_string(input.shape()));
+    check(input.rank() == 3 && input.dim(2) == config_.channels && input.dtype() == placement_.dtype,
+          "this stage reads activations (B, T, {}) {}, got {} {}", config_.channels, name(placement_.dtype),
+          name(input.dtype()), to_string(input.shape()));
   const std::int64_t T = input.dim(1);
   check(input.dim(0) >= 1 && T >= 1, "a batch needs at least one sequence of one token, got {}",
         to_string(input.shape()));
@@ -118,41 +129,55 @@ const Tensor& GptStage::forward(StageActivations& saved, const Tensor& input,
 
   const Tensor& stream = saved.blocks.empty() ? saved.output : saved.blocks.front().input;
   if (has_embedding()) {
-    embedding_forward(stream, input, value(token_embedding_), value(position_embedding_));
+    embedding_forward(stream, input.to(placement_.device), value(token_embedding_),
+                      value(position_embedding_));
     if (options.training && config_.dropout > 0)
       drop(stream, stream, config_.dropout, options, 0, DropoutPlace::embedding);
   } else {
     stream.copy_from(input);
   }
-  for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const Tensor& output = i + 1 < blocks_.size() ? saved.blocks[i + 1].input : saved.output;
-    forward_block(blocks_[i], saved.blocks[i], output, first_layer_ + static_cast<std::int64_t>(i), options);
+  if (!blocks_.empty()) {
+    const BlockActivations& a = saved.blocks.front();
+    layer_norm_forward(a.norm1, a.mean1, a.rstd1, a.input, value(blocks_[0].norm1_weight),
+                       value(blocks_[0].norm1_bias), config_.layer_norm_eps);
   }
+  for (std::size_t i = 0; i < blocks_.size(); ++i) forward_block(i, saved, options);
   return saved.output;
 }
 
 // Two residual branches, each behind its layer norm ("pre-norm", Radford et al. 2019, section 2.3):
 //   middle = input  + dropout(attention(norm1(input)))
 //   output = middle + dropout(mlp(norm2(middle)))
-void GptStage::forward_block(const BlockParameters& p, const BlockActivations& a, const Tensor& output,
-                             std::int64_t layer, const ForwardOptions& options) const {
+// The sum that ends a branch and the norm that begins the next are one operation, which reads the stream
+// once; so norm1 is there already, and the next block's is made here.
+void GptStage::forward_block(std::size_t index, const StageActivations& saved,
+                             const ForwardOptions& options) const {
+  const BlockParameters& p = blocks_[index];
+  const BlockActivations& a = saved.blocks[index];
+  const std::int64_t layer = first_layer_ + static_cast<std::int64_t>(index);
   const bool dropping = options.training && config_.dropout > 0;
-  layer_norm_forward(a.norm1, a.mean1, a.rstd1, a.input, value(p.norm1_weight), value(p.norm1_bias),
-                     config_.layer_norm_eps);
   linear_forward(a.qkv, a.norm1, value(p.qkv_weight), value(p.qkv_bias));  // (B, T, C) -> (B, T, 3C)
   attention_flash_forward(a.attention, a.lse, a.qkv,
                           attention_options(config_, options, layer, a.input.dim(1)));
   linear_forward(a.middle, a.attention, value(p.out_weight), value(p.out_bias));
   if (dropping) drop(a.middle, a.middle, config_.dropout, options, layer, DropoutPlace::attention_output);
-  add(a.middle, a.middle, a.input);
+  add_layer_norm_forward(a.middle, a.norm2, a.mean2, a.rstd2, a.middle, a.input, value(p.norm2_weight),
+                         value(p.norm2_bias), config_.layer_norm_eps);
 
-  layer_norm_forward(a.norm2, a.mean2, a.rstd2, a.middle, value(p.norm2_weight), value(p.norm2_bias),
-                     config_.layer_norm_eps);
-  linear_forward(a.up, a.norm2, value(p.up_weight), value(p.up_bias));  // (B, T, C) -> (B, T, mlp)
-  gelu_forward(a.gelu, a.up);
+  const bool last = index + 1 == blocks_.size();
+  const Tensor& output = last ? saved.output : saved.blocks[index + 1].input;
+  linear_gelu_forward(a.gelu, a.up, a.norm2, value(p.up_weight),
+                      value(p.up_bias));                                     // (B, T, C) -> (B, T, mlp)
   linear_forward(output, a.gelu, value(p.down_weight), value(p.down_bias));  // (B, T, mlp) -> (B, T, C)
   if (dropping) drop(output, output, config_.dropout, options, layer, DropoutPlace::mlp_output);
-  add(output, output, a.middle);
+  if (last) {
+    add(output, output, a.middle);
+  } else {
+    const BlockParameters& next = blocks_[index + 1];
+    const BlockActivations& b = saved.blocks[index + 1];
+    add_layer_norm_forward(output, b.norm1, b.mean1, b.rstd1, output, a.middle, value(next.norm1_weight),
+                           value(next.norm1_bias), config_.layer_norm_eps);
+  }
 }
 
 // The same lines from last to first. scratch.dstream is the gradient of the residual stream: of output at
@@ -187,18 +212,20 @@ double GptStage::loss(StageActivations& saved, StageScratch& scratch, const Tens
   check(saved.output.defined(), "the loss needs a forward pass first");
   layer_norm_forward(saved.final_norm, saved.final_mean, saved.final_rstd, saved.output,
                      value(final_norm_weight_), value(final_norm_bias_), config_.layer_norm_eps);
+  const Tensor wanted = targets.to(placement_.device);
   if (gradient_scale) {
     prepare(scratch, saved.batch, saved.tokens);
-    linear_cross_entropy(saved.losses, scratch.dnorm, gradient(head_), saved.final_norm, value(head_),
-                         targets, *gradient_scale);
+    linear_cross_entropy(saved.losses, scratch.dnorm, gradient(head_), saved.final_norm, value(head_), wanted,
+                         *gradient_scale);
     layer_norm_backward(scratch.dstream, gradient(final_norm_weight_), gradient(final_norm_bias_),
                         scratch.dnorm, saved.output, value(final_norm_weight_), saved.final_mean,
                         saved.final_rstd, {});
   } else {
-    linear_cross_entropy_forward(saved.losses, saved.final_norm, value(head_), targets);
+    linear_cross_entropy_forward(saved.losses, saved.final_norm, value(head_), wanted);
   }
   double sum = 0;
-  for (const float loss : saved.losses.span()) sum += loss;
+  const Tensor losses = saved.losses.to(Device::cpu);
+  for (const float loss : losses.span()) sum += loss;
   return sum;
 }
 
@@ -207,7 +234,22 @@ void GptStage::logits(const Tensor& logits, StageActivations& saved) const {
   check(saved.output.defined(), "the logits need a forward pass first");
   layer_norm_forward(saved.final_norm, saved.final_mean, saved.final_rstd, saved.output,
                      value(final_norm_weight_), value(final_norm_bias_), config_.layer_norm_eps);
-  linear_forward(logits, saved.final_norm, value(head_), {});  // (B, T, C) -> (B, T, V)
+  head_logits(logits, saved.final_norm);
+}
+
+void GptStage::head_logits(const Tensor& logits, const Tensor& norm) const {
+  if (placement_.device == Device::cpu) {
+    linear_forward(logits, norm, value(head_), {});  // (..., C) -> (..., V)
+    return;
+  }
+  Tensor there = Tensor::uninitialized(logits.shape(), placement_.dtype, placement_.device);
+  linear_forward(there, norm, value(head_), {});
+  if (placement_.dtype != DType::f32) {
+    const Tensor wide = Tensor::uninitialized(logits.shape(), DType::f32, placement_.device);
+    cast(wide, there);
+    there = wide;
+  }
+  logits.copy_from(there);
 }
 
 void GptStage::backward(StageActivations& saved, StageScratch& scratch, const Tensor& input,
@@ -224,7 +266,8 @@ void GptStage::backward(StageActivations& saved, StageScratch& scratch, const Te
   if (!has_embedding()) return;
   if (options.training && config_.dropout > 0)
     drop(scratch.dstream, scratch.dstream, config_.dropout, options, 0, DropoutPlace::embedding);
-  embedding_backward(gradient(token_embedding_), gradient(position_embedding_), scratch.dstream, input);
+  embedding_backward(gradient(token_embedding_), gradient(position_embedding_), scratch.dstream,
+                     input.to(placement_.device));
 }
 
 }  // namespace llm

@@ -37,16 +37,22 @@ struct BlockActivations {
   Tensor up, gelu;  // (B, T, mlp)
 };
 
-/// What one forward pass of a stage leaves for its backward. All tensors are views of one buffer, sized on
-/// first use for (B, T); a smaller batch later reuses it, a larger one makes it anew.
+/// The memory behind activations: one buffer of the dtype that the model computes with, and one of f32 for
+/// statistics. Sized on first use for (B, T); a smaller batch later reuses it, a larger one makes it anew.
+struct ActivationMemory {
+  Tensor values, statistics;
+  std::int64_t bytes() const { return static_cast<std::int64_t>(values.bytes() + statistics.bytes()); }
+};
+
+/// What one forward pass of a stage leaves for its backward: views of one memory.
 struct StageActivations {
   std::int64_t batch = 0, tokens = 0;
   std::vector<BlockActivations> blocks;
   Tensor output;                              // (B, T, C) after the last block of the stage
   Tensor final_norm, final_mean, final_rstd;  // the last stage's
   Tensor losses;                              // (B, T), the last stage's
-  Tensor buffer;
-  std::int64_t bytes() const { return static_cast<std::int64_t>(buffer.bytes()); }  // to be printed
+  ActivationMemory memory;
+  std::int64_t bytes() const { return memory.bytes(); }  // to be printed
 };
 
 /// Scratch of backward: a few (B, T, ...) buffers shared by all blocks.
@@ -57,8 +63,8 @@ struct StageScratch {
   Tensor dattention;  // (B, T, C)
   Tensor dqkv;        // (B, T, 3C)
   Tensor dup;         // (B, T, mlp)
-  Tensor buffer;
-  std::int64_t bytes() const { return static_cast<std::int64_t>(buffer.bytes()); }
+  ActivationMemory memory;
+  std::int64_t bytes() const { return memory.bytes(); }
 };
 
 struct ForwardOptions {
@@ -69,20 +75,34 @@ struct ForwardOptions {
   std::uint64_t first_row = 0;
 };
 
+/// Where a stage's numbers live and what it computes with. bf16 runs on `cuda` only; parameters are then kept
+/// in f32, and activations and a copy of the parameters are bf16.
+struct Placement {
+  Device device = Device::cpu;
+  DType dtype = DType::f32;
+};
+
 /// Keys and values of all positions so far, per layer (B, H, S, D). Generation fills and reads it.
 struct KvCache {
   std::vector<Tensor> keys, values;
   std::int64_t length = 0;    // positions filled
   std::int64_t capacity = 0;  // S
-  Tensor scratch;             // of decode, which so allocates nothing from token to token
+  ActivationMemory scratch;   // of decode, which so allocates nothing from token to token
 };
 
 class GptStage {
  public:
   /// Layers [first_layer, last_layer) of `config`; zeros until initialised or loaded.
-  GptStage(const GptConfig& config, std::int64_t first_layer, std::int64_t last_layer);
+  GptStage(const GptConfig& config, std::int64_t first_layer, std::int64_t last_layer,
+           Placement placement = {});
   /// The whole model.
-  explicit GptStage(const GptConfig& config) : GptStage(config, 0, config.layers) {}
+  explicit GptStage(const GptConfig& config, Placement placement = {})
+      : GptStage(config, 0, config.layers, placement) {}
+
+  /// A copy of this stage there, its values the same. Initialising, loading and saving are done on the CPU in
+  /// f32.
+  GptStage placed(Placement placement) const;
+  const Placement& placement() const { return placement_; }
 
   const GptConfig& config() const { return config_; }
   ParameterStore& parameters() { return parameters_; }
@@ -97,18 +117,20 @@ class GptStage {
   /// Wk, Wv, output projection, the two feed-forward layers, then head. Whole model only.
   void initialize_like_torch(TorchRandom& random);
 
-  /// input: tokens (B, T) i32 for a stage with the embedding, else the previous stage's output (B, T, C).
-  /// Returns saved.output. T may be anything from 1 to the context.
+  /// input: tokens (B, T) i32, on either device, for a stage with the embedding; else the previous stage's
+  /// output (B, T, C). Returns saved.output. T may be anything from 1 to the context.
   const Tensor& forward(StageActivations& saved, const Tensor& input,
                         const ForwardOptions& options = {}) const;
 
-  /// Last stage: final norm, head and loss of saved.output. Writes saved.losses (B, T) and, if
-  /// `gradient_scale` is given, accumulates head gradients and leaves d(sum of scale * losses)/d(output) in
-  /// scratch.dstream. Returns the sum of the losses (not averaged) over targets that are not -1.
+  /// Last stage: final norm, head and loss of saved.output. `targets` (B, T) i32 on either device. Writes
+  /// saved.losses (B, T) and, if `gradient_scale` is given, accumulates head gradients and leaves d(sum of
+  /// scale * losses)/d(output) in scratch.dstream. Returns the sum of the losses (not averaged) over targets
+  /// that are not -1.
   double loss(StageActivations& saved, StageScratch& scratch, const Tensor& targets,
               std::optional<float> gradient_scale);
 
-  /// Last stage: logits (B, T, V) of saved.output, written into `logits`.
+  /// Last stage: logits (B, T, V) of saved.output, written into `logits`, which is f32 on the CPU wherever
+  /// the stage is.
   void logits(const Tensor& logits, StageActivations& saved) const;
 
   /// Sizes the scratch for B sequences of T tokens. `loss` does it; a stage without the head calls it and
@@ -124,21 +146,23 @@ class GptStage {
   /// An empty cache for `batch` sequences of at most `capacity` positions.
   KvCache make_cache(std::int64_t batch, std::int64_t capacity) const;
   /// Runs `tokens` (B, T) after the cache.length positions already seen, appends their keys and values, and
-  /// writes the logits of the last position into `logits` (B, V). Error if the cache is full. Whole model
-  /// only.
+  /// writes the logits of the last position into `logits` (B, V), which is f32 on the CPU wherever the model
+  /// is. Error if the cache is full. Whole model only.
   void decode(const Tensor& logits, KvCache& cache, const Tensor& tokens) const;
 
  private:
   void prepare(StageActivations& saved, std::int64_t batch, std::int64_t tokens) const;
-  void forward_block(const BlockParameters& p, const BlockActivations& a, const Tensor& output,
-                     std::int64_t layer, const ForwardOptions& options) const;
+  /// logits (..., V), f32 on the CPU, of normalised rows (..., C).
+  void head_logits(const Tensor& logits, const Tensor& norm) const;
+  void forward_block(std::size_t index, const StageActivations& saved, const ForwardOptions& options) const;
   void backward_block(const BlockParameters& p, const BlockActivations& a, const StageScratch& scratch,
                       std::int64_t layer, const ForwardOptions& options);
-  const Tensor& value(std::size_t index) const;     // undefined for kNoParameter
+  const Tensor& value(std::size_t index) const;     // to compute with; undefined for kNoParameter
   const Tensor& gradient(std::size_t index) const;  // undefined for kNoParameter
 
   GptConfig config_;
   std::int64_t first_layer_, last_layer_;
+  Placement placement_;
   ParameterStore parameters_;
   std::vector<BlockParameters> blocks_;
   std::size_t token_embedding_ = kNoParameter, position_embedding_ = kNoParameter;

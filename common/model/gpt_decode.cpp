@@ -1,7 +1,5 @@
 // Generation's forward pass: new tokens only, over the keys and values of all earlier ones. Chapter 4 (and
 // chapter 5, which generates).
-#include <algorithm>
-
 #include "common/core/error.h"
 #include "common/model/gpt.h"
 #include "common/ops/ops.h"
@@ -15,8 +13,9 @@ KvCache GptStage::make_cache(std::int64_t batch, std::int64_t capacity) const {
   KvCache cache;
   cache.capacity = capacity;
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    cache.keys.emplace_back(Shape{batch, config_.heads, capacity, config_.head_size()});
-    cache.values.emplace_back(Shape{batch, config_.heads, capacity, config_.head_size()});
+    const Shape shape{batch, config_.heads, capacity, config_.head_size()};
+    cache.keys.emplace_back(shape, placement_.dtype, placement_.device);
+    cache.values.emplace_back(shape, placement_.dtype, placement_.device);
   }
   return cache;
 }
@@ -43,14 +42,22 @@ void GptStage::decode(const Tensor& logits, KvCache& cache, const Tensor& tokens
     return;
   }
 
-  // Scratch: the widest tensors side by side, kept in the cache from call to call.
+  // Scratch side by side, kept in the cache from call to call.
   const std::int64_t N = B * T;
-  const std::int64_t needed = N * (7 * C + M + config_.heads + 2) + B * C;
-  if (cache.scratch.numel() < needed) cache.scratch = Tensor({needed});
-  std::int64_t used = 0;
+  const std::int64_t needed = N * (7 * C + M) + B * C, statistics = N * (config_.heads + 2);
+  if (cache.scratch.values.numel() < needed || cache.scratch.statistics.numel() < statistics) {
+    cache.scratch.values = Tensor({needed}, placement_.dtype, placement_.device);
+    cache.scratch.statistics = Tensor({statistics}, DType::f32, placement_.device);
+  }
+  std::int64_t used = 0, used_statistics = 0;
   const auto take = [&](const Shape& shape) {
-    Tensor t = cache.scratch.range(used, shape);
+    Tensor t = cache.scratch.values.range(used, shape);
     used += t.numel();
+    return t;
+  };
+  const auto take_statistics = [&](const Shape& shape) {
+    Tensor t = cache.scratch.statistics.range(used_statistics, shape);
+    used_statistics += t.numel();
     return t;
   };
   const Tensor stream = take({B, T, C});
@@ -60,11 +67,12 @@ void GptStage::decode(const Tensor& logits, KvCache& cache, const Tensor& tokens
   const Tensor attention = take({B, T, C});
   const Tensor hidden = take({B, T, M});
   const Tensor last = take({B, C});
-  const Tensor lse = take({B, config_.heads, T});
-  const Tensor mean = take({N});
-  const Tensor rstd = take({N});
+  const Tensor lse = take_statistics({B, config_.heads, T});
+  const Tensor mean = take_statistics({N});
+  const Tensor rstd = take_statistics({N});
 
-  embedding_forward(stream, tokens, value(token_embedding_), value(position_embedding_), cache.length);
+  embedding_forward(stream, tokens.to(placement_.device), value(token_embedding_), value(position_embedding_),
+                    cache.length);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const BlockParameters& p = blocks_[i];
     layer_norm_forward(norm, mean, rstd, stream, value(p.norm1_weight), value(p.norm1_bias),
@@ -87,12 +95,11 @@ void GptStage::decode(const Tensor& logits, KvCache& cache, const Tensor& tokens
   }
   cache.length += T;
 
-  for (std::int64_t b = 0; b < B; ++b)
-    std::copy_n(stream.data() + (b * T + T - 1) * C, C, last.data() + b * C);
+  for (std::int64_t b = 0; b < B; ++b) last.slice(b, b + 1).copy_from(stream.range((b * T + T - 1) * C, {C}));
   const Tensor last_norm = branch.range(0, {B, C});
   layer_norm_forward(last_norm, mean.slice(0, B), rstd.slice(0, B), last, value(final_norm_weight_),
                      value(final_norm_bias_), config_.layer_norm_eps);
-  linear_forward(logits, last_norm, value(head_), {});  // (B, C) -> (B, V)
+  head_logits(logits, last_norm);
 }
 
 }  // namespace llm

@@ -30,10 +30,11 @@ std::vector<DecayRange> decay_ranges(const ParameterStore& parameters) {
 }
 
 AdamW::AdamW(const ParameterStore& parameters, const AdamWOptions& options)
-    : first_moment(Shape{parameters.count()}),
-      second_moment(Shape{parameters.count()}),
+    : first_moment(Shape{parameters.count()}, DType::f32, parameters.values().device()),
+      second_moment(Shape{parameters.count()}, DType::f32, parameters.values().device()),
       values_(parameters.values()),
       gradients_(parameters.gradients()),
+      rounded_(parameters.rounded()),
       options_(options),
       ranges_(decay_ranges(parameters)) {
   validate(options);
@@ -52,7 +53,8 @@ void AdamW::step(double learning_rate, double gradient_scale) {
     update.weight_decay = range.decay ? options_.weight_decay : 0;
     const Shape shape{range.end - range.begin};
     adamw_update(values_.range(range.begin, shape), first_moment.range(range.begin, shape),
-                 second_moment.range(range.begin, shape), gradients_.range(range.begin, shape), update);
+                 second_moment.range(range.begin, shape), gradients_.range(range.begin, shape), update,
+                 rounded_.defined() ? rounded_.range(range.begin, shape) : Tensor());
   }
 }
 

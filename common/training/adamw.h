@@ -41,10 +41,10 @@ class AdamW {
   void step(double learning_rate, double gradient_scale = 1);
 
   std::int64_t steps_taken = 0;
-  Tensor first_moment, second_moment;  // (count) f32, laid out as the parameters are
+  Tensor first_moment, second_moment;  // (count) f32, laid out as the parameters are, on their device
 
  private:
-  Tensor values_, gradients_;  // the store's
+  Tensor values_, gradients_, rounded_;  // the store's
   AdamWOptions options_;
   std::vector<DecayRange> ranges_;
 };

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 
+#include "common/core/device_memory.h"
 #include "common/core/error.h"
 #include "common/core/file.h"
 
@@ -35,6 +36,7 @@ std::uint64_t aligned(std::uint64_t n) {
   return (n + kAlign - 1) / kAlign * kAlign;
 }
 
+/// Of a tensor on the CPU.
 std::span<const std::byte> bytes_of(const Tensor& t) {
   return {static_cast<const std::byte*>(t.raw()), t.bytes()};
 }
@@ -91,8 +93,9 @@ void save_checkpoint(const std::filesystem::path& path, const CheckpointInfo& in
   j["tensors"] = json::array();
   for (const NamedTensor& t : tensors) {
     check(t.tensor.dtype() == DType::f32, "the checkpoint's tensor {} must be f32", t.name);
+    const Tensor here = t.tensor.to(Device::cpu);
     j["tensors"].push_back(
-        {{"name", t.name}, {"count", t.tensor.numel()}, {"checksum", checksum(bytes_of(t.tensor))}});
+        {{"name", t.name}, {"count", here.numel()}, {"checksum", checksum(bytes_of(here))}});
   }
   const std::string header = j.dump();
   const std::array<std::uint64_t, 2> words = {header.size(), checksum(header)};
@@ -104,7 +107,8 @@ void save_checkpoint(const std::filesystem::path& path, const CheckpointInfo& in
   file.write(header);
   for (const NamedTensor& t : tensors) {
     file.write(std::string_view(zeros).substr(0, aligned(file.size()) - file.size()));
-    file.write(bytes_of(t.tensor));
+    const Tensor here = t.tensor.to(Device::cpu);
+    file.write(bytes_of(here));
   }
   file.commit();
 }
@@ -128,7 +132,10 @@ CheckpointInfo load_checkpoint(const std::filesystem::path& path, const std::vec
           entry.name);
   }
   for (std::size_t i = 0; i < tensors.size(); ++i)
-    if (!sources[i].empty()) std::memcpy(tensors[i].tensor.data(), sources[i].data(), sources[i].size());
+    if (const Tensor& t = tensors[i].tensor; t.device() == Device::cuda)
+      copy_to_device(t.raw(), sources[i].data(), sources[i].size());
+    else if (!sources[i].empty())
+      std::memcpy(t.raw(), sources[i].data(), sources[i].size());
   return header.info;
 }
 

@@ -48,9 +48,10 @@ std::vector<double> evaluate_documents(GptStage& model, const TokenView& tokens,
     model.forward(saved, b.inputs);
     model.loss(saved, scratch, b.targets, std::nullopt);
     const std::int64_t length = b.inputs.dim(1);
+    const Tensor losses = saved.losses.to(Device::cpu);
     for (std::size_t i = first; i < last; ++i) {
       // Targets of -1 have a loss of 0.
-      const float* row = saved.losses.data() + static_cast<std::int64_t>(i - first) * length;
+      const float* row = losses.data() + static_cast<std::int64_t>(i - first) * length;
       nats[order[i]] = std::accumulate(row, row + length, 0.0);
     }
   }

@@ -65,11 +65,12 @@ StepReport Trainer::step() {
     forward.step = static_cast<std::uint64_t>(step);
     forward.first_row = static_cast<std::uint64_t>(micro * options_.batch);
     report.prepare_s += watch.lap();
-    model_.forward(saved_, batch.inputs, forward);
+    const Tensor inputs = batch.inputs.to(model_.placement().device);
+    model_.forward(saved_, inputs, forward);
     report.forward_s += watch.lap();
     sum += model_.loss(saved_, scratch_, batch.targets, scale);
     report.loss_s += watch.lap();
-    model_.backward(saved_, scratch_, batch.inputs, forward);
+    model_.backward(saved_, scratch_, inputs, forward);
     report.backward_s += watch.lap();
   }
   report.loss = sum / static_cast<double>(report.tokens);
@@ -111,6 +112,7 @@ std::map<std::string, std::string> Trainer::settings(const std::map<std::string,
       {"batch", text(o.batch)},
       {"accumulate", text(o.accumulate)},
       {"seed", text(o.seed)},
+      {"dtype", std::string(name(model_.placement().dtype))},
       {"samples", o.samples == SampleKind::windows ? "windows" : "documents"},
   };
   all.insert(extra.begin(), extra.end());
@@ -127,6 +129,7 @@ void Trainer::resume(const std::filesystem::path& path, const std::map<std::stri
   check(info.step >= 0 && info.step <= steps_total(), "{} says {} steps are done, of {}", path.string(),
         info.step, steps_total());
   load_checkpoint(path, state_tensors(model_, optimizer_));
+  model_.parameters().round_values();
   optimizer_.steps_taken = info.step;
 }
 
