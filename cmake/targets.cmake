@@ -15,10 +15,18 @@ if(LLM_CUDA)
   target_compile_definitions(llm_flags INTERFACE LLM_CUDA=1)
   # By hand: CMake 3.25 does not know yet that nvcc has C++20, nor fmt 9 that nvcc has constexpr.
   target_compile_options(llm_flags INTERFACE
-    $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-DFMT_USE_CONSTEXPR=1;--expt-relaxed-constexpr;-lineinfo>
+    $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;-DFMT_USE_CONSTEXPR=1;--expt-relaxed-constexpr>
+    $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<NOT:$<BOOL:${LLM_PORTABLE}>>>:-lineinfo>
     $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${LLM_WERROR}>>:-Werror;all-warnings>)
 endif()
-if(LLM_NATIVE)
+if(LLM_PORTABLE)  # nothing of this machine: not its processor, not its folders (tools/gpu/pack)
+  set(from_here -ffile-prefix-map=${CMAKE_SOURCE_DIR}=.)
+  target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=x86-64-v3;${from_here}>
+                                             $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${from_here}>)
+  target_link_options(llm_flags INTERFACE -s)
+  set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
+  set(CMAKE_INSTALL_RPATH $ORIGIN/../../../deps/usr/lib/${CMAKE_LIBRARY_ARCHITECTURE} /usr/local/cuda/lib64)
+elseif(LLM_NATIVE)
   target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
 endif()
 if(LLM_SANITIZE)
