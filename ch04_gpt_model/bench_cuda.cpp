@@ -271,8 +271,15 @@ void cuda_squared_norm(State& state) {
   measure_bytes(state, bytes({x}), [&] { benchmark::DoNotOptimize(squared_norm(x)); });
 }
 
-// ---- bound by the arithmetic
-// -------------------------------------------------------------------------------
+// ---- bound by the arithmetic --------------------------------------------------------------------------
+
+void cuda_linear_forward(State& state) {
+  if (!ready(state)) return;
+  const DType dtype = dtype_of_state(state);
+  const Tensor x = normal({kRows, kChannels}, dtype), w = normal({4 * kChannels, kChannels}, dtype);
+  const Tensor b = normal({4 * kChannels}, dtype), y(Shape{kRows, 4 * kChannels}, dtype, Device::cuda);
+  measure_operations(state, 8.0 * kRows * kChannels * kChannels, [&] { linear_forward(y, x, w, b); });
+}
 
 void cuda_linear_gelu_forward(State& state) {
   if (!ready(state)) return;
@@ -324,6 +331,7 @@ const bool registered = [] {
       {"cuda_embedding_backward", cuda_embedding_backward},
       {"cuda_adamw", cuda_adamw},
       {"cuda_squared_norm", cuda_squared_norm},
+      {"cuda_linear_forward", cuda_linear_forward},
       {"cuda_linear_gelu_forward", cuda_linear_gelu_forward},
       {"cuda_linear_backward", cuda_linear_backward},
       {"cuda_linear_cross_entropy", cuda_linear_cross_entropy},
