@@ -18,25 +18,26 @@ struct RunSums {
 };
 
 /// A block adds up 32 columns. Its 16 warps take a run of pieces each, one lane per column; then the runs are
-/// added.
+/// added. Of the `width` columns the first go to a, from `columns` on to b.
 __global__ void __launch_bounds__(kColumns* kRuns)
-    add_pieces_kernel(float* to, const float* partial, std::int64_t stride, std::int64_t columns,
+    add_pieces_kernel(float* a, float* b, const float* partial, std::int64_t columns, std::int64_t width,
                       int pieces) {
   auto& shared = block_shared<RunSums>();
   const int lane = threadIdx.x % kColumns, run = threadIdx.x / kColumns;
   const std::int64_t column = std::int64_t{blockIdx.x} * kColumns + lane;
   const int each = (pieces + kRuns - 1) / kRuns;
   float total = 0;
-  if (column < columns)
-#pragma unroll 4
-    for (int p = run * each; p < min(pieces, (run + 1) * each); ++p) total += partial[p * stride + column];
+  if (column < width)
+#pragma unroll 8
+    for (int p = run * each; p < min(pieces, (run + 1) * each); ++p) total += partial[p * width + column];
   shared.values[run][lane] = total;
   __syncthreads();
-  if (run > 0 || column >= columns) return;
+  if (run > 0 || column >= width) return;
   total = 0;
 #pragma unroll
   for (int r = 0; r < kRuns; ++r) total += shared.values[r][lane];
-  to[column] += total;
+  if (column < columns && a != nullptr) a[column] += total;
+  if (column >= columns && b != nullptr) b[column - columns] += total;
 }
 
 /// Block (b, p) sums the rows of piece p in its kThreads * N columns.
@@ -73,10 +74,14 @@ Pieces cut_rows(std::int64_t rows, std::int64_t most, std::int64_t multiple) {
   return {each, divide_up(rows, each)};
 }
 
-void add_pieces(float* to, const float* partial, std::int64_t stride, std::int64_t columns,
-                std::int64_t pieces) {
-  launch(add_pieces_kernel, {blocks(divide_up(columns, kColumns)), kColumns * kRuns}, to, partial, stride,
-         columns, static_cast<int>(pieces));
+void add_pieces(float* a, const float* partial, std::int64_t columns, std::int64_t pieces) {
+  launch(add_pieces_kernel, {blocks(divide_up(columns, kColumns)), kColumns * kRuns}, a, nullptr, partial,
+         columns, columns, static_cast<int>(pieces));
+}
+
+void add_pieces(float* a, float* b, const float* partial, std::int64_t columns, std::int64_t pieces) {
+  launch(add_pieces_kernel, {blocks(divide_up(2 * columns, kColumns)), kColumns * kRuns}, a, b, partial,
+         columns, 2 * columns, static_cast<int>(pieces));
 }
 
 void add_column_sums(float* to, const Tensor& x, std::int64_t columns) {
@@ -94,7 +99,7 @@ void add_column_sums(float* to, const Tensor& x, std::int64_t columns) {
       launch(column_sums_kernel<kPack<T>, T>, config, partial.data(), from, rows, columns, pieces);
     else
       launch(column_sums_kernel<1, T>, config, partial.data(), from, rows, columns, pieces);
-    add_pieces(to, partial.data(), columns, columns, pieces.count);
+    add_pieces(to, partial.data(), columns, pieces.count);
   });
 }
 

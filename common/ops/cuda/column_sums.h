@@ -14,9 +14,10 @@ struct Pieces {
 /// At most `most` pieces, of a multiple of `multiple` rows each.
 Pieces cut_rows(std::int64_t rows, std::int64_t most, std::int64_t multiple);
 
-/// to[c] += sum over the pieces p of partial[p * stride + c], in order, for c < columns.
-void add_pieces(float* to, const float* partial, std::int64_t stride, std::int64_t columns,
-                std::int64_t pieces);
+/// a[c] += the sum over the pieces, in order, of partial (pieces, columns). With a second target, partial is
+/// (pieces, 2, columns) and b takes the second half; either may be null: not wanted.
+void add_pieces(float* a, const float* partial, std::int64_t columns, std::int64_t pieces);
+void add_pieces(float* a, float* b, const float* partial, std::int64_t columns, std::int64_t pieces);
 
 /// to (columns, f32) += the sum of the rows of x (N, columns).
 void add_column_sums(float* to, const Tensor& x, std::int64_t columns);

@@ -177,9 +177,7 @@ void layer_norm_backward(const Tensor& dx, const Tensor& dgamma, const Tensor& d
     else
       launch(layer_norm_backward_kernel<T, 1024, 1>, config, o);
   });
-  add_pieces(dgamma.data(), partial.data(), 2 * channels, channels, pieces.count);
-  if (dbeta.defined())
-    add_pieces(dbeta.data(), partial.data() + channels, 2 * channels, channels, pieces.count);
+  add_pieces(dgamma.data(), device_data<float>(dbeta), partial.data(), channels, pieces.count);
 }
 
 }  // namespace llm::cuda
