@@ -76,6 +76,8 @@ int main(int argc, char** argv) {
   train->add_option("--log-every", t.log_every, "steps between records; 0: at most 2,000 records")
       ->check(between(0, 1e9))
       ->capture_default_str();
+  train->add_flag("!--no-final-eval", t.final_eval,
+                  "leave out the evaluation over all of the validation text at the end");
   add_dtype(train);
   train->add_flag("--resume", t.resume, "go on from the checkpoint in --out, if there is one");
 

@@ -260,10 +260,12 @@ void train(const TrainCommand& asked) {
                    static_cast<double>(training_tokens) / training_seconds / peak,
                byte_text(static_cast<double>(trainer.activation_bytes())));
 
-  const Validation v = report_validation(model, folder, validator, command.metrics);
-  MetricRecord last = {{"step", steps}, {"val_loss", v.nats_per_token}, {"whole", true}};
-  if (v.floor) last.emplace_back("floor", *v.floor);
-  metrics.write(last);
+  if (command.final_eval) {
+    const Validation v = report_validation(model, folder, validator, command.metrics);
+    MetricRecord last = {{"step", steps}, {"val_loss", v.nats_per_token}, {"whole", true}};
+    if (v.floor) last.emplace_back("floor", *v.floor);
+    metrics.write(last);
+  }
   save_model(model, folder, command.out);
   draw_loss_curve(command.out);
   fmt::print("Wrote {} (the model, its tokenizer, metrics.jsonl, loss.svg, checkpoint)\n",

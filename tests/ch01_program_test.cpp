@@ -197,6 +197,7 @@ TEST_F(DataProgram, RefusesWrongUsageWithCodeTwo) {
   expect_refused({"prepare", "a.txt", "--copies", "all"}, 2, "--copies");
   expect_refused({"prepare", "a.txt", "--val-fraction", "1"}, 2, "--val-fraction");
   expect_refused({"prepare", "a.txt", "--device", "tpu"}, 2, "tpu");
+  expect_refused({"prepare", "a.txt", "--device", "cuda"}, 2, "nothing for a GPU");
   expect_refused({"judge"}, 2, "file");
   expect_refused({"frobnicate"}, 2, "frobnicate");
   put("d/a.txt", "x");

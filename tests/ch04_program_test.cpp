@@ -9,6 +9,7 @@
 #include <string>
 
 #include "common/core/file.h"
+#include "common/model/huggingface.h"
 #include "tests/ch04_model_helpers.h"
 
 namespace llm {
@@ -64,6 +65,27 @@ TEST_F(Chapter4Program, WritesTheLogitsOfPyTorch) {
   EXPECT_LT(
       testing::relative_distance(logits.span(), testing::read_tensor(answers, "logits").slice(0, 1).span()),
       1e-5);
+}
+
+TEST_F(Chapter4Program, WritesTheSameLogitsOnTheDevice) {
+  GptConfig config;
+  config.vocab_size = 61;
+  config.context = 8;
+  config.channels = 64;
+  config.layers = 2;
+  config.heads = 2;
+  GptStage model(config);
+  testing::randomize(model, 3);
+  save_huggingface(model, folder / "model");
+  const fs::path here = folder / "cpu.safetensors", there = folder / "cuda.safetensors";
+  const std::string command = "logits --model " + (folder / "model").string() + " --tokens 5,1,2,60,3 --out ";
+  ASSERT_EQ(run(command + here.string()).code, 0);
+  const Outcome outcome = run(command + there.string() + " --device cuda");
+  ASSERT_EQ(outcome.code, 0) << outcome.errors;
+  const SafetensorsFile a(here), b(there);
+  EXPECT_LT(testing::relative_distance(testing::read_tensor(b, "logits").span(),
+                                       testing::read_tensor(a, "logits").span()),
+            1e-5);
 }
 
 TEST_F(Chapter4Program, RefusesWithOneSentence) {

@@ -221,6 +221,8 @@ TEST_F(Program, WrongInputGetsASentence) {
       {{"train", "--data", data, "--out", out, "--steps", "0"}, 2, "--steps"},
       {{"train", "--data", data, "--out", out, "--model", "gpt5"}, 2, "gpt5"},
       {{"train", "--data", data, "--out", out, "--device", "tpu"}, 2, "tpu"},
+      {{"train", "--data", data, "--out", out, "--dtype", "bf16"}, 2, "--device cuda"},
+      {{"train", "--data", data, "--out", out, "--dtype", "f16"}, 2, "f16"},
       {{"train", "--data", data, "--out", out, "--frobnicate"}, 2, "frobnicate"},
       {{"train", "--data", data, "--out", out, "--init-from", "/does/not/exist"}, 1, "exist"},
       {{"train", "--data", data, "--out", damaged.string(), "--resume"}, 1, "cut off"},
