@@ -1,5 +1,27 @@
 // Flash attention on tensor cores, forward (Dao 2023, "FlashAttention-2", algorithm 1 and section 3). bf16,
 // sums in f32. Chapter 3.
+//
+// A block of 4 warps owns 128 queries, a warp 32 of them with their 32 x D sums in registers. Keys and values
+// come in tiles of 64 positions by asynchronous copies, the next tile while this one is multiplied; one
+// barrier per tile. Tiles that the mask hides are not fetched, steps that it hides from a warp are skipped,
+// and only those on the diagonal compare positions. 32 queries per warp, because with 16 each piece of keys
+// read from shared memory would serve half as many products, and shared memory would be the limit.
+//
+// What to expect of an H100 (132 multiprocessors, 989 TFLOP/s of dense bf16, 3.35 TB/s), by arithmetic:
+//   * Memory is not the limit: a position of a head takes 4 D T / 2 operations for 8 D bytes, at T = 1024
+//     256 per byte; from 185 on the tensor cores have enough to do.
+//   * Tensor cores: `mma.sync` reaches some 62% of the peak (Luo et al. 2024, "Benchmarking and Dissecting
+//     the Nvidia Hopper GPU Architecture"): 620 TFLOP/s, 2500 operations per cycle and multiprocessor. The
+//     rest is for `wgmma`, which takes its operands from shared memory by itself (Shah et al. 2024,
+//     "FlashAttention-3") and is not used here.
+//   * Exponentials: 16 per cycle and multiprocessor. 2500 operations are 10 scores for D = 64, 0.6 cycles of
+//     exponentials, and 0.3 for D = 128. They overlap only with products of other warps, of which the
+//     registers leave room for 8 in 2 blocks. If nothing overlapped, D = 64 would get half of 620 TFLOP/s.
+//   * Shared memory: 128 bytes per cycle. For D = 64 queries stay in registers, and keys and values are read
+//     once per warp: 32 operations per byte, 4096 per cycle. For D = 128 queries are read again for every 32
+//     keys: 21 per byte, 2730 per cycle, hardly more than the tensor cores take.
+// FlashAttention-2, of the same design, was measured at 35% of 989 TFLOP/s (Shah et al. 2024). This kernel
+// has not been measured yet.
 #include "common/ops/cuda/attention_mma.cuh"
 
 namespace llm::cuda {
@@ -15,7 +37,8 @@ struct ForwardShape {
   static constexpr int kKeys = 64;                                  // fetched together
   static constexpr int kStep = kSize <= 64 && !kDropout ? 64 : 32;  // of them, multiplied together
   static constexpr bool kQueriesInRegisters = kSize <= 64;
-  static constexpr int kStage = 2 * kKeys * kSize;  // elements: a tile of keys and one of values
+  static constexpr bool kMaskAlways = kSize > 96 && kDropout;  // two kinds of step do not fit the registers
+  static constexpr int kStage = 2 * kKeys * kSize;             // elements: a tile of keys and one of values
   static constexpr std::size_t kShared = (kQueries * kSize + 2 * kStage) * sizeof(Bf16);
 };
 
@@ -130,13 +153,13 @@ struct ForwardWarp {
 template <int kSize, bool kDropout>
 __global__ void __launch_bounds__(ForwardShape<kSize, kDropout>::kThreads)
     flash_mma_forward(Heads<Bf16> y, float* lse, Heads<const Bf16> q, Heads<const Bf16> k,
-                      Heads<const Bf16> v, float scale, TileOrder order, WeightDropout dropout) {
+                      Heads<const Bf16> v, float scale, int heads, WeightDropout dropout) {
   using Shape = ForwardShape<kSize, kDropout>;
   constexpr int kThreads = Shape::kThreads, kKeys = Shape::kKeys;
-  int head, tile;
-  order.find(static_cast<int>(blockIdx.x), head, tile);
+  const int head = block_head();
+  if (head >= heads) return;
   const int time = q.time, size = q.size;
-  const int first = (order.tiles - 1 - tile) * Shape::kQueries;
+  const int first = static_cast<int>(gridDim.y - 1 - blockIdx.y) * Shape::kQueries;
   const int warp_first = static_cast<int>(threadIdx.x / 32) * 16 * Shape::kRowTiles;
   const Rows<const Bf16> keys = k[head], values = v[head];
   Bf16* q_tile = dynamic_shared<Bf16>();
@@ -174,7 +197,7 @@ __global__ void __launch_bounds__(ForwardShape<kSize, kDropout>::kThreads)
           warp.template step<masked()>(shared_queries, k_tile, v_tile, scale, query, key, dropout, head,
                                        time);
       };
-      if (key + Shape::kStep - 1 <= query)
+      if (!Shape::kMaskAlways && key + Shape::kStep - 1 <= query)
         step(std::false_type());  // every query sees every key
       else if (key <= last)
         step(std::true_type());
@@ -203,10 +226,11 @@ void forward(const Tensor& y, const Tensor& lse, const Tensor& qkv, const Attent
              const AttentionOptions& options) {
   using Shape = ForwardShape<kSize, kDropout>;
   const auto* from = static_cast<const Bf16*>(qkv.raw());
-  const TileOrder order(s, Shape::kQueries);
-  launch(flash_mma_forward<kSize, kDropout>, {order.grid(), dim3(Shape::kThreads), Shape::kShared},
+  const auto heads = static_cast<int>(s.batch * s.heads);
+  launch(flash_mma_forward<kSize, kDropout>,
+         {tile_grid(s, Shape::kQueries), dim3(Shape::kThreads), Shape::kShared},
          output(static_cast<Bf16*>(y.raw()), s), lse.data(), part(from, 0, s), part(from, 1, s),
-         part(from, 2, s), score_scale(s) * kLog2E, order, WeightDropout(options));
+         part(from, 2, s), score_scale(s) * kLog2E, heads, WeightDropout(options));
 }
 
 }  // namespace

@@ -7,7 +7,15 @@
 // Two passes, each with a tile it owns in registers: queries with dQ, then keys with dK and dV. So nobody
 // adds to another's sums, and every result has the same bits in whatever order blocks run. It also keeps P
 // and dS in registers: each pass computes them the way round in which they are the left side of its next
-// product. The price is S and dP computed twice, 7 products instead of 5.
+// product. The price is S and dP computed twice, 7 products instead of the 5 of FlashAttention-2, which adds
+// to dQ with atomics (and so differs in its last bits from run to run), passes dS through shared memory, and
+// needs dQ in f32 in between.
+//
+// What to expect of an H100 (its numbers stand in attention_flash_mma.cu): 7 products at 620 TFLOP/s are 5 at
+// 440. And shared memory delivers 128 bytes per cycle. For D = 64, where a warp has 32 rows, that is 21
+// (keys) and 24 (queries) operations per byte, 2700 and 3100 per cycle, just above the tensor cores' 2500.
+// For D = 128 the sums of dK and dV leave room for 16 keys per warp only: 13 operations per byte, 1640 per
+// cycle. There shared memory is the limit, and 5 products cannot pass 340 TFLOP/s. Not measured yet.
 #include "common/ops/cuda/attention_mma.cuh"
 
 namespace llm::cuda {
@@ -24,7 +32,11 @@ struct QueryShape {
   static constexpr int kQueries = 16 * kRowTiles * kWarps;
   static constexpr int kKeys = kSize <= 64 ? 64 : 32;  // fetched together
   static constexpr int kStep = 32;                     // of them, multiplied together
-  static constexpr int kStage = 2 * kKeys * kSize;     // elements: a tile of keys and one of values
+  static constexpr bool kQueriesInRegisters = kSize <= 64;
+  // Two kinds of step, with and without mask, do not fit the registers here; and where the tensor cores are
+  // the limit, comparisons are free.
+  static constexpr bool kMaskAlways = kSize > 96;
+  static constexpr int kStage = 2 * kKeys * kSize;  // elements: a tile of keys and one of values
   static constexpr std::size_t kShared =
       (2 * kQueries * kSize + 2 * kStage) * sizeof(Bf16) + 2 * kQueries * sizeof(float);
 };
@@ -66,14 +78,14 @@ template <int kSize, bool kDropout>
 __global__ void __launch_bounds__(QueryShape<kSize>::kThreads)
     flash_mma_backward_queries(Heads<Bf16> dq, float* deltas, Heads<const Bf16> dy, Heads<const Bf16> y,
                                const float* lse, Heads<const Bf16> q, Heads<const Bf16> k,
-                               Heads<const Bf16> v, float scale, TileOrder order, WeightDropout dropout) {
+                               Heads<const Bf16> v, float scale, int heads, WeightDropout dropout) {
   using Shape = QueryShape<kSize>;
   constexpr int kThreads = Shape::kThreads, kKeys = Shape::kKeys, kRowTiles = Shape::kRowTiles;
   constexpr int kColumnTiles = Shape::kStep / 8;
-  int head, tile;
-  order.find(static_cast<int>(blockIdx.x), head, tile);
+  const int head = block_head();
+  if (head >= heads) return;
   const int time = q.time, size = q.size;
-  const int first = (order.tiles - 1 - tile) * Shape::kQueries;
+  const int first = static_cast<int>(gridDim.y - 1 - blockIdx.y) * Shape::kQueries;
   const int warp_first = static_cast<int>(threadIdx.x / 32) * 16 * kRowTiles;
   const std::int64_t head_row = static_cast<std::int64_t>(head) * time;
   const Rows<const Bf16> keys = k[head], values = v[head];
@@ -96,6 +108,7 @@ __global__ void __launch_bounds__(QueryShape<kSize>::kThreads)
   const int query = first + warp_first;                    // the warp's first
   const int last = min(query + 16 * kRowTiles, time) - 1;  // ... and last
   const TileRows<kSize> q_rows{q_tile, warp_first}, dy_rows{dy_tile, warp_first};
+  RegisterRows<kSize, kRowTiles> kept_queries;
   // While the copies are under way: what is needed of each row.
   const int own = first + static_cast<int>(threadIdx.x);
   tile_lse[threadIdx.x] = own < time ? lse[head_row + own] * kLog2E : kInfinity;  // weight 0 past the end
@@ -107,7 +120,10 @@ __global__ void __launch_bounds__(QueryShape<kSize>::kThreads)
     const int ahead =
         query + lane_row() - key - lane_column();  // of its first key is this lane's first query
     float s[kRowTiles][kColumnTiles][4], ds[kRowTiles][kColumnTiles][4];
-    warp_scores<kSize>(s, q_rows, k_tile);
+    if constexpr (Shape::kQueriesInRegisters)
+      warp_scores<kSize>(s, kept_queries, k_tile);
+    else
+      warp_scores<kSize>(s, q_rows, k_tile);
     warp_scores<kSize>(ds, dy_rows, v_tile);  // dP, before the dropout's mask
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m)
@@ -141,11 +157,12 @@ __global__ void __launch_bounds__(QueryShape<kSize>::kThreads)
     __pipeline_wait_prior(0);
     __syncthreads();  // this tile is there, and everybody is done with the one before
     if (number + 1 < tiles) fetch(number + 1);
+    if (Shape::kQueriesInRegisters && number == 0) kept_queries.load_from(q_rows);
 #pragma unroll 1
     for (int part = 0; part < kKeys; part += Shape::kStep) {
       const Bf16* k_tile = stages + number % 2 * Shape::kStage + part * kSize;
       const int key = number * kKeys + part;
-      if (key + Shape::kStep - 1 <= query)
+      if (!Shape::kMaskAlways && key + Shape::kStep - 1 <= query)
         step(std::false_type(), k_tile, k_tile + kKeys * kSize, key);  // every query sees every key
       else if (key <= last)
         step(std::true_type(), k_tile, k_tile + kKeys * kSize, key);
@@ -189,14 +206,14 @@ template <int kSize, bool kDropout>
 __global__ void __launch_bounds__(KeyShape<kSize, kDropout>::kThreads)
     flash_mma_backward_keys(Heads<Bf16> dk, Heads<Bf16> dv, const float* deltas, Heads<const Bf16> dy,
                             const float* lse, Heads<const Bf16> q, Heads<const Bf16> k, Heads<const Bf16> v,
-                            float scale, TileOrder order, WeightDropout dropout) {
+                            float scale, int heads, WeightDropout dropout) {
   using Shape = KeyShape<kSize, kDropout>;
   constexpr int kThreads = Shape::kThreads, kQueries = Shape::kQueries, kRowTiles = Shape::kRowTiles;
   constexpr int kColumnTiles = Shape::kStep / 8;
-  int head, tile;
-  order.find(static_cast<int>(blockIdx.x), head, tile);  // the first keys are seen by the most queries
+  const int head = block_head();
+  if (head >= heads) return;
   const int time = q.time, size = q.size;
-  const int first = tile * Shape::kKeys;
+  const int first = static_cast<int>(blockIdx.y) * Shape::kKeys;
   const int warp_first = static_cast<int>(threadIdx.x / 32) * 16 * kRowTiles;
   const std::int64_t head_row = static_cast<std::int64_t>(head) * time;
   const Rows<const Bf16> queries = q[head], douts = dy[head];
@@ -294,12 +311,13 @@ void backward(const Tensor& dqkv, const Tensor& dy, const Tensor& y, const Tenso
   const Tensor delta = Tensor::uninitialized(lse.shape(), DType::f32, Device::cuda);
   const float* row_lse = lse.data();
   const WeightDropout dropout(options);
-  const TileOrder queries(s, QueryPass::kQueries), keys(s, KeyPass::kKeys);
+  const auto heads = static_cast<int>(s.batch * s.heads);
   launch(flash_mma_backward_queries<kSize, kDropout>,
-         {queries.grid(), dim3(QueryPass::kThreads), QueryPass::kShared}, part(to, 0, s), delta.data(), dout,
-         out, row_lse, q, k, v, score_scale(s), queries, dropout);
-  launch(flash_mma_backward_keys<kSize, kDropout>, {keys.grid(), dim3(KeyPass::kThreads), KeyPass::kShared},
-         part(to, 1, s), part(to, 2, s), delta.data(), dout, row_lse, q, k, v, score_scale(s), keys, dropout);
+         {tile_grid(s, QueryPass::kQueries), dim3(QueryPass::kThreads), QueryPass::kShared}, part(to, 0, s),
+         delta.data(), dout, out, row_lse, q, k, v, score_scale(s), heads, dropout);
+  launch(flash_mma_backward_keys<kSize, kDropout>,
+         {tile_grid(s, KeyPass::kKeys), dim3(KeyPass::kThreads), KeyPass::kShared}, part(to, 1, s),
+         part(to, 2, s), delta.data(), dout, row_lse, q, k, v, score_scale(s), heads, dropout);
 }
 
 }  // namespace

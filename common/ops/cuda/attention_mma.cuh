@@ -28,6 +28,15 @@ constexpr float kLn2 = 0.69314718055994530942F;
 __device__ __forceinline__ int lane_id() {
   return static_cast<int>(threadIdx.x % 32);
 }
+/// The same, but what is computed from it is not kept in registers from one turn of a loop to the next: where
+/// the sums fill the registers, a few operations per turn are cheaper than addresses that do not fit.
+__device__ __forceinline__ int lane_id_again() {
+  int lane = lane_id();
+#ifdef __CUDACC__
+  asm volatile("" : "+r"(lane));
+#endif
+  return lane;
+}
 /// Within the warp's 16 x 8 sums: this lane's first row, and its first column.
 __device__ __forceinline__ int lane_row() {
   return lane_id() / 4;
@@ -94,9 +103,8 @@ template <int kSize>
 struct TileRows {
   const Bf16* tile;
   int row;
-  __device__ __forceinline__ void load(std::uint32_t (&a)[4], int row_tile, int k) const {
-    ldmatrix_x4(a,
-                tile + (row + 16 * row_tile) * kSize + step_index<kSize>(lane_id() % 16, lane_id() / 16, k));
+  __device__ __forceinline__ void load(std::uint32_t (&a)[4], int row_tile, int k, int lane) const {
+    ldmatrix_x4(a, tile + (row + 16 * row_tile) * kSize + step_index<kSize>(lane % 16, lane / 16, k));
   }
 };
 /// ... or fetched once and kept.
@@ -107,9 +115,9 @@ struct RegisterRows {
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
-      for (int k = 0; k < kSize / 16; ++k) rows.load(pieces[m][k], m, k);
+      for (int k = 0; k < kSize / 16; ++k) rows.load(pieces[m][k], m, k, lane_id());
   }
-  __device__ __forceinline__ void load(std::uint32_t (&a)[4], int row_tile, int k) const {
+  __device__ __forceinline__ void load(std::uint32_t (&a)[4], int row_tile, int k, int) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) a[i] = pieces[row_tile][k][i];
   }
@@ -125,13 +133,14 @@ __device__ __forceinline__ void warp_scores(float (&s)[kRowTiles][kColumnTiles][
     for (int n = 0; n < kColumnTiles; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) s[m][n][i] = 0;
-  const int row = lane_id() % 8 + lane_id() / 16 * 8;  // of two column tiles
-  const int chunk = lane_id() / 8 % 2;
+  const int lane = lane_id_again();
+  const int row = lane % 8 + lane / 16 * 8;  // of two column tiles
+  const int chunk = lane / 8 % 2;
 #pragma unroll
   for (int k = 0; k < kSize / 16; ++k) {
     std::uint32_t a[kRowTiles][4];
 #pragma unroll
-    for (int m = 0; m < kRowTiles; ++m) left.load(a[m], m, k);
+    for (int m = 0; m < kRowTiles; ++m) left.load(a[m], m, k, lane);
 #pragma unroll
     for (int n = 0; n < kColumnTiles; n += 2) {
       std::uint32_t pair[4];
@@ -163,13 +172,13 @@ template <int kSize, int kRowTiles, int kSteps>
 __device__ __forceinline__ void warp_accumulate(float (&acc)[kRowTiles][kSize / 8][4],
                                                 const std::uint32_t (&p)[kRowTiles][kSteps][4],
                                                 const Bf16* x) {
-  const int row = lane_id() % 16;
+  const int lane = lane_id_again();
 #pragma unroll
   for (int k = 0; k < kSteps; ++k)
 #pragma unroll
     for (int n = 0; n < kSize / 8; n += 2) {
       std::uint32_t pair[4];
-      ldmatrix_x4_trans(pair, x + 16 * k * kSize + step_index<kSize>(row, lane_id() / 16, n / 2));
+      ldmatrix_x4_trans(pair, x + 16 * k * kSize + step_index<kSize>(lane % 16, lane / 16, n / 2));
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
         mma_m16n8k16(acc[m][n], p[m][k], {pair[0], pair[1]});
@@ -207,32 +216,20 @@ __device__ __forceinline__ void store_warp_rows(const Rows<Bf16>& rows, Bf16* ti
   }
 }
 
-/// Which head and which tile a block takes. Blocks start roughly in the order of their numbers. With causal
-/// attention tiles differ in length up to T / tile times, so the longest must start first, or the last of
-/// them run alone at the end. But all heads at once would not fit the L2 cache, from which a head's blocks
-/// should share what they all read. So heads are taken in groups that fit, and in each group the longest
-/// tiles first.
-struct TileOrder {
-  int heads, tiles, group;  // B H, tiles per head, heads per group
-
-  TileOrder(const AttentionSize& s, int rows_per_tile)
-      : heads(static_cast<int>(s.batch * s.heads)),
-        tiles(static_cast<int>((s.time + rows_per_tile - 1) / rows_per_tile)) {
-    constexpr std::int64_t kCache = 24 << 20;  // bytes: half of an H100's L2, 60% of an A100's
-    const std::int64_t bytes = s.time * s.head_size * 2 * 2;
-    group = static_cast<int>(std::clamp<std::int64_t>(kCache / bytes, 1, heads));
-  }
-  dim3 grid() const { return dim3(static_cast<unsigned>(heads * tiles)); }
-
-  /// The tile is counted from the longest.
-  __device__ __forceinline__ void find(int block, int& head, int& tile) const {
-    const int first = block / (group * tiles) * group;
-    const int width = min(group, heads - first);
-    const int within = block - first * tiles;
-    tile = within / width;
-    head = first + within % width;
-  }
-};
+/// In which order blocks take tiles; they start with blockIdx.x running fastest. With causal attention tiles
+/// differ in length up to T / tile times, so the longest must start first, or the last of them run alone at
+/// the end. But all heads at once would not fit the L2 cache, from which a head's blocks should share what
+/// they all read. So heads are taken in groups that fit, and in each group the longest tiles first: grid
+/// (heads of a group, tiles, groups). The last group may have fewer heads.
+inline dim3 tile_grid(const AttentionSize& s, int rows_per_tile) {
+  constexpr std::int64_t kCache = 24 << 20;  // bytes: half of an H100's L2, 60% of an A100's
+  const std::int64_t heads = s.batch * s.heads, bytes = s.time * s.head_size * 2 * 2;
+  const std::int64_t group = std::clamp<std::int64_t>(kCache / bytes, 1, heads);
+  return dim3(static_cast<unsigned>(group), blocks_for(s.time, rows_per_tile), blocks_for(heads, group));
+}
+__device__ __forceinline__ int block_head() {
+  return static_cast<int>(blockIdx.z * gridDim.x + blockIdx.x);
+}
 
 /// 2^x; 0 for -infinity. One instruction, wrong by at most 2 units in the last place.
 __device__ __forceinline__ float fast_exp2(float x) {
