@@ -54,15 +54,15 @@ endfunction()
 
 # llm_device_sources(llm_ops a.cu b.cu): adds .cu files to a target. With LLM_CUDA nvcc compiles them; otherwise the C++
 # compiler does, for the software GPU. In a target with the property LLM_CHECKED they are compiled so that the software GPU
-# sees each load and store: with the calls that -fsanitize=thread puts there, but with our own functions to answer them
-# (common/simt/emulator/tsan.cpp) in place of that sanitizer. A program should link either plain or checked kernels.
+# sees each load and store: with the calls that -fsanitize=thread and -fsanitize=bounds put there, but with our own functions
+# to answer them (common/simt/emulator/tsan.cpp and ubsan.cpp) in place of those sanitizers. A program should link either plain or checked kernels.
 # There is no checked build with nvcc or under the real sanitizers: LLM_CAN_CHECK says so.
 set(LLM_CAN_CHECK ON)
 if(LLM_CUDA OR LLM_SANITIZE)
   set(LLM_CAN_CHECK OFF)
 endif()
-set(llm_checked_options -fsanitize=thread --param=tsan-instrument-func-entry-exit=0 -Wno-tsan -g1
-                        -fno-optimize-sibling-calls)
+set(llm_checked_options -fsanitize=thread,bounds-strict --param=tsan-instrument-func-entry-exit=0 -Wno-tsan -g1
+                        -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge -fno-ipa-icf)  # a call has one line
 function(llm_device_sources target)
   target_sources(${target} PRIVATE ${ARGN})
   if(NOT LLM_CUDA)

@@ -38,6 +38,7 @@ struct Kernel {
   const void* function;
   void (*call)(const void* arguments);
   const void* arguments;
+  std::size_t argument_bytes;
 };
 /// Runs it; returns when it is done. Error if it cannot be run, or if a thread of it failed. (software GPU)
 void run_grid(const Kernel& kernel, const LaunchConfig& config);
@@ -59,7 +60,7 @@ void launch(void (*kernel)(P...), LaunchConfig config, A&&... arguments) {
     std::apply([](auto function, const auto&... each) { function(each...); },
                *static_cast<const Packed*>(all));
   };
-  simt::run_grid({reinterpret_cast<const void*>(kernel), call, &packed}, config);
+  simt::run_grid({reinterpret_cast<const void*>(kernel), call, &packed, sizeof packed}, config);
 #endif
 }
 

@@ -3,6 +3,7 @@
 
 #include "common/core/error.h"
 #include "common/simt/launch.h"
+#include "common/simt/report.h"
 
 namespace llm::simt {
 
@@ -37,5 +38,25 @@ void check_launch(const void* kernel, const LaunchConfig& config) {
       kernel_name(kernel), cudaGetErrorString(status), config.grid.x, config.grid.y, config.grid.z,
       config.block.x, config.block.y, config.block.z, config.shared_bytes);
 }
+
+// What only the software GPU has (report.h).
+
+Fault last_fault() {
+  return {};
+}
+
+std::vector<Counts> counted_launches() {
+  return {};
+}
+
+void clear_counts() {}
+
+bool checked() {
+  return false;
+}
+
+void set_schedule_seed(std::uint64_t /*seed*/) {}
+
+void set_shared_memory_limit(std::size_t /*bytes*/) {}
 
 }  // namespace llm::simt

@@ -36,10 +36,10 @@ void exchange(Lane* const* lanes, std::uint32_t mask) {
       RawFault fault;
       fault.kind = FaultKind::missing_lane;
       fault.thread = static_cast<int>(reader.number);
-      fault.text = fmt::format("reads from lane {} with {}, {}", lanes[i]->source, reader.name,
-                               named ? "which has returned (or is beyond the end of the block)"
-                                     : fmt::format("which its mask {:#010x} does not name", reader.mask));
+      fault.text = fmt::format("reads from lane {} with {}", lanes[i]->source, reader.name);
       fault.where = reader.where;
+      fault.end = named ? ", but that lane has returned (or the block has no such lane)"
+                        : fmt::format(", but its mask {:#010x} does not name that lane", reader.mask);
       mp.fail(std::move(fault));
     }
     values[i] = source->value;

@@ -13,6 +13,7 @@
 
 #include "common/simt/emulator/bfloat16.h"
 #include "common/simt/emulator/cuda_types.h"
+#include "common/simt/emulator/launch_bounds.h"
 #include "common/simt/emulator/machine.h"
 #include "common/simt/emulator/position.h"
 
@@ -21,7 +22,6 @@
 #define __host__
 #define __constant__
 #define __forceinline__ inline __attribute__((always_inline))
-#define __launch_bounds__(...)
 #define __align__(n) alignas(n)
 
 // ---- Warp collectives ----

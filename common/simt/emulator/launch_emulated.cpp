@@ -11,6 +11,7 @@
 #include "common/core/threads.h"
 #include "common/simt/emulator/checker.h"
 #include "common/simt/emulator/crash.h"
+#include "common/simt/emulator/launch_bounds.h"
 #include "common/simt/emulator/symbols.h"
 
 namespace llm::simt {
@@ -93,6 +94,9 @@ void check_limits(const Kernel& kernel, const LaunchConfig& config) {
   if (b.x > 1024 || b.y > 1024 || b.z > 64 || threads > kMaxThreads)
     refuse(fmt::format("its blocks have {} threads ({}, {}, {}); a block has at most {} (1024, 1024, 64)",
                        threads, b.x, b.y, b.z, kMaxThreads));
+  if (const unsigned bound = launch_bound(kernel.function); bound != 0 && threads > bound)
+    refuse(fmt::format("its blocks have {} threads, but it was compiled for at most {} (__launch_bounds__)",
+                       threads, bound));
   if (g.x > 2147483647U || g.y > 65535 || g.z > 65535)
     refuse(fmt::format("its grid is ({}, {}, {}); a grid has at most (2147483647, 65535, 65535)", g.x, g.y,
                        g.z));
@@ -177,6 +181,14 @@ void set_schedule_seed(std::uint64_t seed) {
 
 void set_shared_memory_limit(std::size_t bytes) {
   settings().shared_limit = std::min(bytes, kSharedMemory);
+}
+
+std::vector<Counts> counted_launches() {
+  return checker != nullptr ? checker->counted() : std::vector<Counts>{};
+}
+
+void clear_counts() {
+  if (checker != nullptr) checker->clear_counts();
 }
 
 bool checked() {

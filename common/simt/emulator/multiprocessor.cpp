@@ -1,6 +1,7 @@
 #include "common/simt/emulator/multiprocessor.h"
 
 #include <sys/mman.h>
+#include <time.h>
 
 #include <algorithm>
 #include <bit>
@@ -24,7 +25,7 @@ namespace {
 
 constexpr std::size_t kSharedMapped = std::size_t{512} * 1024;
 constexpr std::uint32_t kAtomicsPerTurn = 1024;
-constexpr std::uint32_t kAtomicsForever = std::uint32_t{1} << 26;  // seconds
+constexpr double kForever = 1.0;  // seconds of computing
 
 // Shared memory starts as this: every float and bf16 of it is not a number.
 constexpr int kPoison = 0xff;
@@ -34,6 +35,12 @@ std::uint64_t mixed(std::uint64_t x) {  // splitmix64 (Steele, Lea, Flood 2014)
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
   return x ^ (x >> 31);
+}
+
+double seconds_computed() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
 }
 
 constinit thread_local Multiprocessor* here = nullptr;
@@ -162,8 +169,13 @@ void Multiprocessor::wake(Fiber& from, Thread& thread) {
 void Multiprocessor::suspend(Thread& me) {
   Thread* other = next();
   if (other == nullptr) stuck();
-  if (other == &me) return;
-  wake(*me.fiber, *other);
+  switch_to(me, *other);
+}
+
+/// Returns when it is the turn of `me` again.
+void Multiprocessor::switch_to(Thread& me, Thread& other) {
+  if (&other == &me) return;
+  wake(*me.fiber, other);
   running_ = &me;
   threadIdx = me.index;
 }
@@ -206,6 +218,7 @@ void Multiprocessor::run(Thread& thread) {
   thread.copies.clear();
   thread.open_group = 0;
   thread.atomics = 0;
+  thread.alone_since = 0;
   std::string thrown;
   try {
     kernel_->call(kernel_->arguments);
@@ -229,12 +242,14 @@ void Multiprocessor::end(Thread& thread) {
   const unsigned number = thread.number / kWarp;
   Warp& warp = warps_[number];
   warp.gone |= 1u << (thread.number % kWarp);
+  if (checker != nullptr) checker->thread_ended(*this, thread);
   for (std::size_t i = warp.groups.size(); i-- > 0;) complete(number, i);
   if (at_barrier_ > 0 && at_barrier_ + done_ == count_) release_barrier();
 }
 
 void Multiprocessor::fail(RawFault fault) {
   if (fault.thread < 0 && running_ != nullptr) fault.thread = static_cast<int>(running_->number);
+  if (checker != nullptr) checker->reconsider(*this, fault);
   fault_ = std::move(fault);
   failed_ = true;
   Fiber& from = *now_;
@@ -285,9 +300,9 @@ void Multiprocessor::join(Collective what, const char* name, std::uint32_t mask,
   if ((mask & my_bit) == 0) [[unlikely]] {
     RawFault fault;
     fault.kind = FaultKind::missing_lane;
-    fault.text = fmt::format("calls {} with mask {:#010x}, which does not name its own lane {}", name, mask,
-                             me.number % kWarp);
+    fault.text = fmt::format("calls {} with mask {:#010x}", name, mask);
     fault.where = where;
+    fault.end = fmt::format(", which does not name its own lane {}", me.number % kWarp);
     fail(std::move(fault));
   }
   auto& groups = warps_[number].groups;
@@ -385,18 +400,20 @@ void Multiprocessor::spin() {
   Thread& me = *running_;
   if (++me.atomics % kAtomicsPerTurn != 0) return;
   if (ready_count_ == 0 && unstarted_ == count_) {
-    if (me.atomics < kAtomicsForever) return;
+    if (me.alone_since == 0) me.alone_since = seconds_computed();
+    if (seconds_computed() - me.alone_since < kForever) return;
     RawFault fault;
     fault.kind = FaultKind::deadlock;
-    fault.text = fmt::format(
-        "has done {} atomic operations while nobody else can run: it waits for what cannot come", me.atomics);
+    fault.text = "does atomic operations in a loop";
     fault.where = me.where;
+    fault.end = ", and nobody else can go on to change what it waits for";
     fail(std::move(fault));
   }
-  const std::uint32_t atomics = me.atomics;
+  me.alone_since = 0;
+  // Those that have not begun come first: ready ones may be spinning too.
+  Thread* other = unstarted_ < count_ ? &threads_[unstarted_++] : next();
   make_ready(me);
-  suspend(me);
-  me.atomics = atomics;
+  switch_to(me, *other);
 }
 
 }  // namespace llm::simt

@@ -64,7 +64,8 @@ struct Thread {
   // Asynchronous copies:
   std::vector<AsyncCopy> copies;
   int open_group = 0;         // number of the group that copies go into now
-  std::uint32_t atomics = 0;  // since it last ran on
+  std::uint32_t atomics = 0;  // that it has done
+  double alone_since = 0;     // it does atomic operations and nobody else can run; seconds, 0 for not so
 };
 
 struct Warp {
@@ -122,6 +123,7 @@ class Multiprocessor {
   Thread& thread() { return *running_; }
   Thread& thread(unsigned number) { return threads_[number]; }
   unsigned thread_count() const { return count_; }
+  bool all_done() const { return done_ == count_; }
   Warp& warp(unsigned number) { return warps_[number]; }
   std::byte* shared_memory() { return shared_; }
   std::size_t dynamic_bytes() const { return dynamic_bytes_; }
@@ -140,6 +142,7 @@ class Multiprocessor {
   void make_ready(Thread& thread);
   void wake(Fiber& from, Thread& thread);
   void suspend(Thread& me);
+  void switch_to(Thread& me, Thread& other);
   void release_barrier();
   bool complete(unsigned warp_number, std::size_t group);
   [[noreturn]] void stuck();

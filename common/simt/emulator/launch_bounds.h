@@ -1,0 +1,20 @@
+// __launch_bounds__(n): the most threads a block of this kernel may have, which a launch must find out from
+// nothing but the kernel's address.
+//
+// g++ has no attribute to keep a number with a function, but it can put n no-ops in front of one and list
+// where they begin (patchable_function_entry, made for tracing tools; nothing ever runs them). Their distance
+// to the function is the number. `sizeof(char[n])` makes g++ 12 accept constants that are not literals.
+#pragma once
+
+#if defined(__GNUC__) && !defined(__clang__)
+#define __launch_bounds__(n, ...) __attribute__((patchable_function_entry(sizeof(char[n]), sizeof(char[n]))))
+#else
+#define __launch_bounds__(...)
+#endif
+
+namespace llm::simt {
+
+/// The bound that `kernel` was declared with, or 0.
+unsigned launch_bound(const void* kernel);
+
+}  // namespace llm::simt
