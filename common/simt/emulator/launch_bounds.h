@@ -6,8 +6,20 @@
 // to the function is the number. `sizeof(char[n])` makes g++ 12 accept constants that are not literals.
 #pragma once
 
+namespace llm::simt {
+
+/// The threads of __launch_bounds__(threads, blocks on a multiprocessor). A function, because the
+/// preprocessor would take the comma in Shape<64, true>::kThreads for the end of an argument.
+constexpr int bound_on_threads(int threads, int /*blocks*/ = 1) {
+  return threads;
+}
+
+}  // namespace llm::simt
+
 #if defined(__GNUC__) && !defined(__clang__)
-#define __launch_bounds__(n, ...) __attribute__((patchable_function_entry(sizeof(char[n]), sizeof(char[n]))))
+#define LLM_BOUND(...) sizeof(char[llm::simt::bound_on_threads(__VA_ARGS__)])
+#define __launch_bounds__(...) \
+  __attribute__((patchable_function_entry(LLM_BOUND(__VA_ARGS__), LLM_BOUND(__VA_ARGS__))))
 #else
 #define __launch_bounds__(...)
 #endif
