@@ -173,6 +173,9 @@ Watch* watch = nullptr;
 // ---- Accesses ----
 
 void Watch::access(const void* address, std::size_t bytes, bool write, bool atomic, const void* where) {
+  const Fiber& fiber = mp_->running_fiber();
+  if (static_cast<std::size_t>(static_cast<const std::byte*>(address) - fiber.stack) < fiber.stack_bytes)
+    return;
   if (shared_->contains(address))
     in_region(*shared_, offset(*shared_, address), bytes, write, atomic, where);
   else if (global_.contains(address))
@@ -215,7 +218,6 @@ void Watch::in_region(Region& region, std::size_t offset, std::size_t bytes, boo
 void Watch::elsewhere(const void* address, bool write, const void* where) {
   const auto* a = static_cast<const std::byte*>(address);
   const Fiber& fiber = mp_->running_fiber();
-  if (a >= fiber.stack && a < fiber.stack + fiber.stack_bytes) return;
   const auto* arguments = static_cast<const std::byte*>(kernel_->arguments);
   if (a >= arguments && a < arguments + kernel_->argument_bytes) return;
   if (program_.contains(address)) return;
