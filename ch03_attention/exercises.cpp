@@ -1,4 +1,5 @@
-// Your answers to the exercises of chapter 3. What each function must do is in exercises.h.
+// Your answers to the exercises of chapter 3 that run on the CPU; those with kernels stand in exercises.cu.
+// What each function must do is in exercises.h.
 #include "ch03_attention/exercises.h"
 
 #include <cmath>
@@ -29,6 +30,18 @@ std::vector<float> merge_heads(std::span<const float> split, std::int64_t batch,
 
 // 3.4
 std::vector<float> softmax_backward_row(std::span<const float> dy, std::span<const float> y) {
+  not_started();  // your code instead of this line
+}
+
+// 3.5
+void causal_mask(std::span<float> scores, std::int64_t queries, std::int64_t keys) {
+  not_started();  // your code instead of this line
+}
+
+// 3.6
+HeadGradients causal_head_backward(std::span<const float> dy, std::span<const float> q,
+                                   std::span<const float> k, std::span<const float> v,
+                                   std::int64_t head_size) {
   not_started();  // your code instead of this line
 }
 

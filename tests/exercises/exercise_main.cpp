@@ -1,7 +1,7 @@
 // Runs the exercises of one chapter and says of each: done, wrong or not started.
 //
-//   ch03_exercises --hints ch03_attention/hints.md --file ch03_attention/exercises.cpp [--only 3.2] [--brief
-//   | --report]
+//   ch03_exercises --hints ch03_attention/hints.md --file ch03_attention/exercises.cpp --file
+//   ch03_attention/exercises.cu [--only 3.2] [--brief | --report]
 //
 // Every exercise runs in a child process with a time limit, so that a crash or an endless loop in one is a
 // result like any other. --report prints a line per exercise for other programs: number, state, message,
@@ -12,19 +12,22 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "common/core/error.h"
+#include "tests/exercises/device_test.h"
 #include "tests/exercises/run_exercise.h"
 
 namespace llm::exercises {
 namespace {
 
 struct Options {
-  std::string hints_file, learner_file, only;  // --hints, --file, --only
+  std::string hints_file, only;            // --hints, --only
+  std::vector<std::string> learner_files;  // --file, each
   bool brief = false, report = false;
   double seconds = 10;
 };
@@ -42,6 +45,16 @@ Titles read_titles(const std::string& path) {
     titles[line.substr(3, space - 3)] = line.substr(space + 1);
   }
   return titles;
+}
+
+// The file of the learner that has the line "// 3.2" above the exercise's functions.
+std::string file_of(const Exercise& exercise, const std::vector<std::string>& learner_files) {
+  for (const std::string& path : learner_files) {
+    std::ifstream file(path);
+    for (std::string line; std::getline(file, line);)
+      if (line == "// " + exercise.number) return path;
+  }
+  return learner_files.empty() ? "exercises.cpp" : learner_files[0];
 }
 
 std::vector<Exercise> find_exercises(const Titles& titles) {
@@ -110,7 +123,7 @@ void print_summary(const std::vector<Exercise>& exercises, const std::vector<Res
   if (results.size() > 1) fmt::print("{} of {} done. ", done, results.size());
   fmt::print("{}: {}{}{}{}, in {}.\n", results[next].state == State::wrong ? "Correct" : "Next", c.bold,
              exercise.number, exercise.title.empty() ? "" : " " + exercise.title, c.off,
-             options.learner_file.empty() ? "exercises.cpp" : options.learner_file);
+             file_of(exercise, options.learner_files));
   fmt::print("./book hint {0} helps; ./book check {0} checks it alone.\n", exercise.number);
 }
 
@@ -150,6 +163,11 @@ int run_all(const Options& options) {
         std::count_if(results.begin(), results.end(), [](const Result& r) { return r.state == State::done; });
     fmt::print("{}  {} of {} done\n", marks, done, results.size());
   } else if (!options.report) {
+    if (std::filesystem::exists(std::filesystem::path(options.hints_file).replace_filename("exercises.cu")) &&
+        !kernels_watched())
+      fmt::print(
+          "\nThis build does not watch kernels: only their results are checked. The preset cpu does "
+          "watch.\n");
     print_summary(exercises, results, options, c);
   }
   return all_done ? 0 : 1;
@@ -169,7 +187,7 @@ int main(int argc, char** argv) {
     if (word == "--hints")
       options.hints_file = value();
     else if (word == "--file")
-      options.learner_file = value();
+      options.learner_files.emplace_back(value());
     else if (word == "--only")
       options.only = value();
     else if (word == "--seconds")

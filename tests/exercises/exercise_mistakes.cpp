@@ -3,7 +3,9 @@
 // wrong.
 //
 //   exercise_mistakes edit FILE.mistakes INDEX SOLUTIONS.cpp OUT.cpp      solutions with mistake INDEX (from
-//   1) made exercise_mistakes judge FILE.mistakes SOLUTIONS_EXE STUBS_EXE MUTANT_EXE_PREFIX
+//   1) made exercise_mistakes judge SOLUTIONS_EXE STUBS_EXE MUTANT_EXE_PREFIX FILE.mistakes...   mutants are
+//   numbered on through
+//                                                                                       the files
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -26,7 +28,8 @@ struct Mistake {
   std::string exercise;  // "3.2"
   std::string name;
   std::string find, replace;
-  int line = 0;  // of its header
+  std::string says;  // what the message must contain, if not empty
+  int line = 0;      // of its header
 };
 
 // The text without empty lines around it and without the last line break.
@@ -54,11 +57,12 @@ std::vector<Mistake> parse_mistakes(const std::string& path) {
     if (line.rfind("=== ", 0) == 0) {
       const std::size_t space = line.find(' ', 4);
       check(space != std::string::npos, "{}:{}: expected '=== NUMBER NAME', found '{}'", path, number, line);
-      mistakes.push_back({line.substr(4, space - 4), line.substr(space + 1), "", "", number});
+      mistakes.push_back({line.substr(4, space - 4), line.substr(space + 1), "", "", "", number});
       part = nullptr;
-    } else if (line == "--- find" || line == "--- replace") {
+    } else if (line == "--- find" || line == "--- replace" || line == "--- says") {
       check(!mistakes.empty(), "{}:{}: '{}' before the first '=== NUMBER NAME'", path, number, line);
-      part = line == "--- find" ? &mistakes.back().find : &mistakes.back().replace;
+      Mistake& mistake = mistakes.back();
+      part = line == "--- find" ? &mistake.find : line == "--- replace" ? &mistake.replace : &mistake.says;
     } else if (part) {
       *part += line + "\n";
     } else {
@@ -69,6 +73,7 @@ std::vector<Mistake> parse_mistakes(const std::string& path) {
   for (Mistake& mistake : mistakes) {
     mistake.find = trimmed(mistake.find);
     mistake.replace = trimmed(mistake.replace);
+    mistake.says = trimmed(mistake.says);
     check(!mistake.find.empty(), "{}:{}: mistake '{}' has no text to find", path, mistake.line, mistake.name);
     check(mistake.find != mistake.replace, "{}:{}: mistake '{}' changes nothing", path, mistake.line,
           mistake.name);
@@ -122,9 +127,11 @@ std::map<std::string, Verdict> verdicts_of(const std::string& program, double se
   return verdicts;
 }
 
-int judge(const std::string& mistakes_file, const std::string& solutions, const std::string& stubs,
-          const std::string& mutant_prefix) {
-  const std::vector<Mistake> mistakes = parse_mistakes(mistakes_file);
+int judge(const std::string& solutions, const std::string& stubs, const std::string& mutant_prefix,
+          const std::vector<std::string>& mistakes_files) {
+  std::vector<Mistake> mistakes;
+  for (const std::string& file : mistakes_files)
+    for (const Mistake& mistake : parse_mistakes(file)) mistakes.push_back(mistake);
   int passed = 0, failed = 0;
   const auto verdict = [&](bool good, const std::string& sentence) {
     fmt::print("{} {}\n", good ? "ok    " : "FAILED", sentence);
@@ -164,12 +171,14 @@ int judge(const std::string& mistakes_file, const std::string& solutions, const 
         trouble = number == mistake.exercise ? "the tests accept it"
                                              : fmt::format("the tests find {} wrong: {}", number, v.message);
     const std::string message = found.contains(mistake.exercise) ? found.at(mistake.exercise).message : "";
+    if (trouble.empty() && message.find(mistake.says) == std::string::npos)
+      trouble = fmt::format("the message should contain '{}', but it is: {}", mistake.says, message);
     verdict(trouble.empty(), fmt::format("{} mistake '{}': {}", mistake.exercise, mistake.name,
                                          trouble.empty() ? message : trouble));
   }
   for (const auto& [number, v] : solved)
     if (!covered.contains(number))
-      verdict(false, fmt::format("{} has no mistake in {}", number, mistakes_file));
+      verdict(false, fmt::format("{} has no mistake in {}", number, fmt::join(mistakes_files, ", ")));
 
   fmt::print("{} passed, {} failed\n", passed, failed);
   return failed == 0 ? 0 : 1;
@@ -185,11 +194,11 @@ int main(int argc, char** argv) {
       llm::exercises::edit(words[1], std::strtoul(words[2].c_str(), nullptr, 10), words[3], words[4]);
       return 0;
     }
-    if (words.size() == 5 && words[0] == "judge")
-      return llm::exercises::judge(words[1], words[2], words[3], words[4]);
+    if (words.size() >= 5 && words[0] == "judge")
+      return llm::exercises::judge(words[1], words[2], words[3], {words.begin() + 4, words.end()});
     fmt::print(stderr,
                "usage: exercise_mistakes edit MISTAKES INDEX SOLUTIONS.cpp OUT.cpp\n"
-               "       exercise_mistakes judge MISTAKES SOLUTIONS_EXE STUBS_EXE MUTANT_EXE_PREFIX\n");
+               "       exercise_mistakes judge SOLUTIONS_EXE STUBS_EXE MUTANT_EXE_PREFIX MISTAKES...\n");
     return 2;
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());

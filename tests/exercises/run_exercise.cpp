@@ -11,12 +11,15 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <cinttypes>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
+#include "common/core/device_memory.h"
 #include "common/core/error.h"
 #include "tests/exercises/report.h"
 
@@ -64,13 +67,25 @@ class PipeListener : public testing::EmptyTestEventListener {
   std::string running_;  // asking GoogleTest for it while it reports a failure would deadlock
 };
 
+// "resize(-1)" must not take the machine down: 4 GB more than it has now. The software GPU reserves large
+// ranges of addresses with its first block of memory, most of which it never uses, so that block comes first.
+void limit_memory() {
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(LLM_CUDA)
+  device_free(device_allocate(1));
+  std::ifstream status("/proc/self/status");
+  std::uint64_t kilobytes = 0;
+  for (std::string line; std::getline(status, line);)
+    if (std::sscanf(line.c_str(), "VmData: %" SCNu64, &kilobytes) == 1) break;
+  const rlim_t most = (kilobytes << 10) + (std::uint64_t{4} << 30);
+  const rlimit memory{most, most};
+  setrlimit(RLIMIT_DATA, &memory);
+#endif
+}
+
 [[noreturn]] void run_in_child(const Exercise& exercise, double seconds, int pipe, int errors) {
   dup2(errors, STDERR_FILENO);
   mallopt(M_PERTURB, 0xA5);  // fresh memory holds rubbish: a forgotten initialisation shows
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  const rlimit memory{std::uint64_t{4} << 30, std::uint64_t{4} << 30};
-  setrlimit(RLIMIT_AS, &memory);  // "resize(-1)" must not take the machine down
-#endif
+  limit_memory();
   // Seconds of computing, so that a busy machine makes no loop endless; the parent watches the clock as well.
   const auto limit = static_cast<rlim_t>(std::max(1.0, std::ceil(seconds)));
   const rlimit computing{limit, limit + 1};
