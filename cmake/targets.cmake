@@ -62,9 +62,11 @@ if(LLM_CUDA OR LLM_SANITIZE)
   set(LLM_CAN_CHECK OFF)
 endif()
 # -O1 and the rest keep one line to a call, and compile in half the time; the calls take most of the time anyway. What
-# they add confuses g++ 12's warning about uninitialised variables, as real sanitizers do.
+# they add confuses g++ 12's warning about uninitialised variables, as real sanitizers do. -fno-tree-sra: a load of a
+# float4 stays one access of 16 bytes, and is counted so.
 set(llm_checked_options -fsanitize=thread,bounds-strict --param=tsan-instrument-func-entry-exit=0 -g1 -O1
-                        -fno-optimize-sibling-calls -fno-ipa-icf -Wno-tsan -Wno-maybe-uninitialized -Wno-uninitialized)
+                        -fno-optimize-sibling-calls -fno-ipa-icf -fno-tree-sra -Wno-tsan -Wno-maybe-uninitialized
+                        -Wno-uninitialized)
 function(llm_device_sources target)
   target_sources(${target} PRIVATE ${ARGN})
   if(NOT LLM_CUDA)
@@ -75,12 +77,20 @@ function(llm_device_sources target)
   endif()
 endfunction()
 
-# llm_chapter(ch01_data): the program bin/ch01_data of the folder's main.cpp and walk_*.cpp, and the benchmark
+# llm_chapter(ch01_data): the program bin/ch01_data of the folder's main.cpp, walk_*.cpp and walk_*.cu, and the benchmark
 # bin/ch01_data_bench of its bench*.cpp.
 function(llm_chapter name)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/main.cpp ${CMAKE_SOURCE_DIR}/${name}/walk_*.cpp)
   add_executable(${name} ${sources})
   target_link_libraries(${name} PRIVATE llm_all)
+  file(GLOB kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/walk_*.cu)
+  if(kernels)
+    llm_device_sources(${name} ${kernels})
+    if(LLM_CAN_CHECK)  # a walk with kernels tells what they move
+      set_target_properties(${name} PROPERTIES LLM_CHECKED ON)
+      target_link_libraries(${name} PRIVATE llm_ops_checked)
+    endif()
+  endif()
   # CLI11 is all headers; optimising it doubles the time to compile it and gains nothing.
   set_source_files_properties(${CMAKE_SOURCE_DIR}/${name}/main.cpp PROPERTIES COMPILE_OPTIONS -O1)
   file(GLOB benches CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/bench*.cpp)

@@ -28,7 +28,7 @@ struct Fault {
   FaultKind kind = FaultKind::trap;
   std::string sentence;  // what the Error says
   std::string kernel;
-  std::string block, thread;  // "2", or "(2, 0, 1)" where the grid or block has more than one dimension
+  std::string block, thread;  // "2", or "(2, 0)", "(2, 0, 1)" where the grid or block has more dimensions
   std::string file;           // of the access or call; empty where it is not known (the kernel lacks -g)
   int line = 0;
 };
@@ -45,7 +45,8 @@ struct Counts {
   std::int64_t global_load_sectors = 0, global_store_sectors = 0;  // of 32 bytes, per warp access
   std::int64_t warp_loads = 0, warp_stores = 0;                    // warp accesses to global memory
   std::int64_t shared_loads = 0, shared_stores = 0;                // warp accesses to shared memory
-  std::int64_t bank_conflicts = 0;                                 // turns beyond the first that these took
+  std::int64_t shared_turns = 0;                                   // that these took, of 128 bytes at most
+  std::int64_t bank_conflicts = 0;                                 // turns beyond those that they needed
   std::int64_t atomics = 0;                                        // by threads
   std::int64_t barriers = 0;                                       // by blocks
   std::int64_t mma_operations = 0;                                 // by warps, each 16 x 8 x 16

@@ -30,12 +30,6 @@ Settings& settings() {
   return instance;
 }
 
-/// "2", or "(2, 0, 1)" where `of` has more than one dimension.
-std::string spell(uint3 i, dim3 of) {
-  if (of.y == 1 && of.z == 1) return fmt::format("{}", i.x);
-  return fmt::format("({}, {}, {})", i.x, i.y, i.z);
-}
-
 std::string_view kind_name(FaultKind kind) {
   switch (kind) {
     case FaultKind::race:
@@ -64,9 +58,7 @@ Fault describe(const RawFault& raw, const Kernel& kernel, const LaunchConfig& co
   fault.kind = raw.kind;
   fault.kernel = function_name(kernel.function);
   fault.block = spell({block.x, block.y, block.z}, config.grid);
-  const auto t = static_cast<unsigned>(std::max(0, raw.thread));
-  const dim3 b = config.block;
-  fault.thread = spell({t % b.x, t / b.x % b.y, t / (b.x * b.y)}, b);
+  fault.thread = spell_thread(static_cast<unsigned>(std::max(0, raw.thread)), config.block);
   if (raw.where != nullptr) {
     const Place place = place_before(raw.where);
     fault.file = place.file;

@@ -140,14 +140,25 @@ std::string type_name(const char* mangled) {
   const std::unique_ptr<char, void (*)(void*)> text(abi::__cxa_demangle(mangled, nullptr, nullptr, &status),
                                                     std::free);
   std::string name = status == 0 ? text.get() : mangled;
-  for (const std::string part : {"(anonymous namespace)::", "llm::"})
+  for (const std::string part : {"(anonymous namespace)::", "llm::", "exercises::"})
     for (std::size_t i; (i = name.find(part)) != std::string::npos;) name.erase(i, part.size());
+  if (name.size() > 6 && name.rfind("ch0", 0) == 0 && name.substr(4, 2) == "::")
+    name.erase(0, 6);  // a chapter's
   return name;
 }
 
 std::string at(const Place& place) {
   if (place.file.empty()) return "";
   return fmt::format(" at {}:{}", place.file.substr(place.file.rfind('/') + 1), place.line);
+}
+
+std::string spell(uint3 i, dim3 of) {
+  if (of.z > 1) return fmt::format("({}, {}, {})", i.x, i.y, i.z);
+  return of.y > 1 ? fmt::format("({}, {})", i.x, i.y) : fmt::format("{}", i.x);
+}
+
+std::string spell_thread(unsigned number, dim3 block) {
+  return spell({number % block.x, number / block.x % block.y, number / (block.x * block.y)}, block);
 }
 
 }  // namespace llm::simt

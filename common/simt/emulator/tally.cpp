@@ -74,7 +74,9 @@ void Tally::count_shared(const std::uint32_t* words, const std::uint8_t* lanes, 
         while (j > 0 && list[j - 1] != w) --j;
         if (j == 0 && count < 32) list[count++] = w;
       }
-    counts.bank_conflicts += std::max(0, *std::max_element(in_bank, in_bank + 32) - 1);
+    const int turns = *std::max_element(in_bank, in_bank + 32);
+    counts.shared_turns += turns;
+    counts.bank_conflicts += std::max(0, turns - 1);
     begin = end;
   }
 }

@@ -198,7 +198,8 @@ void Watch::in_region(Region& region, std::size_t offset, std::size_t bytes, boo
       fault.memory = region.name;
       fault.text = fmt::format("{} {}", write ? "writes" : "reads", name(region, offset).what);
       fault.where = where;
-      fault.other_text = fmt::format(", before thread {} waited for its asynchronous copy", cell->writer);
+      fault.other_text = fmt::format(", before thread {} waited for its asynchronous copy",
+                                     spell_thread(cell->writer, ::blockDim));
       fault.other_where = sites_.where(cell->write_site);
       mp_->fail(std::move(fault));
     }
@@ -245,11 +246,12 @@ RawFault Watch::describe_race(const Region& region, const Access& access, const 
     auto it = std::upper_bound(starts_.begin(), starts_.end(), conflict.time,
                                [](std::uint32_t time, const BlockStart& start) { return time < start.time; });
     fault.other_text =
-        fmt::format(", {} by thread {} of block {}", did, conflict.thread, std::prev(it)->block);
+        fmt::format(", {} by thread {} of block {}", did, spell_thread(conflict.thread, ::blockDim),
+                    spell_thread(static_cast<unsigned>(std::prev(it)->block), ::gridDim));
     fault.end = " in the same launch, and nothing orders blocks";
     return fault;
   }
-  fault.other_text = fmt::format(", {} by thread {}", did, conflict.thread);
+  fault.other_text = fmt::format(", {} by thread {}", did, spell_thread(conflict.thread, ::blockDim));
   fault.end = conflict.thread / kWarp == access.thread / kWarp ? " with no barrier or __syncwarp between"
                                                                : " with no barrier between";
   // The reader came first and found nothing: it should have come second, and is told so.
@@ -257,7 +259,7 @@ RawFault Watch::describe_race(const Region& region, const Access& access, const 
     fault.thread = static_cast<int>(conflict.thread);
     fault.text = fmt::format("reads {}", name(region, conflict.offset).what);
     std::swap(fault.where, fault.other_where);
-    fault.other_text = fmt::format(", written by thread {}", access.thread);
+    fault.other_text = fmt::format(", written by thread {}", spell_thread(access.thread, ::blockDim));
   }
   return fault;
 }
@@ -401,7 +403,8 @@ void Watch::barrier_passed(Multiprocessor& mp) {
     fault.thread = static_cast<int>(i);
     fault.text = "waits at __syncthreads";
     fault.where = thread.where;
-    fault.other_text = fmt::format(", while thread {} waits at __syncthreads", first->number);
+    fault.other_text =
+        fmt::format(", while thread {} waits at __syncthreads", spell_thread(first->number, ::blockDim));
     fault.other_where = first->where;
     mp.fail(std::move(fault));
   }
