@@ -1,4 +1,4 @@
-// The walk through chapter 3: from a dot product to multi-head causal attention, naive and flash.
+// The walk through chapter 3, first half: from a dot product to multi-head causal attention, naive and flash.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -322,8 +322,9 @@ void walk(const fs::path& work, std::uint64_t seed, MetricsWriter& metrics) {
   show_scale(seed);
   show_causal_heads(*tokenizer, ids, x, seed, out);
   show_flash(seed, metrics);
+  walk_on_the_device(seed, metrics);
 
-  headline("6. Next");
+  headline("9. Next");
   fmt::print(
       "ch04_gpt_model puts this into a model, ch05_pretraining trains it. Then come back and see what the\n"
       "heads have learned to look at:\n\n  ch03_attention look --model {}\n",

@@ -51,6 +51,10 @@ TEST_F(Chapter3Program, WalksAndLooksAtAModel) {
 
   EXPECT_EQ(run("--work " + work.string()), 0) << read_file(folder / "errors");
   EXPECT_TRUE(printed("output", "attention, head 0"));
+  EXPECT_TRUE(printed("output", "flash_mma (bf16)"));
+  const bool watched =
+      printed("output", "A prediction, not a measurement");  // this build sees what kernels do
+  EXPECT_EQ(printed("output", "race in kernel 'transpose_tile"), watched);
   EXPECT_TRUE(fs::exists(work / "ch03_attention" / "similarity.svg"));
   EXPECT_TRUE(fs::exists(work / "ch03_attention" / "causal.svg"));
 
