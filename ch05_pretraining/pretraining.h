@@ -33,7 +33,7 @@ struct TrainCommand {
   std::int64_t log_every = 0;      // steps between lines in metrics.jsonl; 0: at most 2,000 lines
   bool resume = false;
   bool final_eval = true;  // over all of the validation text, at the end
-  fs::path metrics;  // a second copy of metrics.jsonl
+  fs::path metrics;        // a second copy of metrics.jsonl
 };
 
 /// Trains, evaluates, and writes the model folder `out`.
