@@ -4,14 +4,12 @@
 // kernel does to watch.h.
 //
 // Kernels that were compiled so bring calls to these functions, so the linker takes this file from the
-// library; other programs leave it there. __tsan_init is called before main by every object file with such
-// calls.
+// library; other programs leave it there, and builds with a real sanitizer leave it out. __tsan_init is
+// called before main by every object file with such calls.
 #include <cstddef>
 #include <cstdint>
 
 #include "common/simt/emulator/watch.h"
-
-#ifndef __SANITIZE_THREAD__  // the real one
 
 using llm::simt::saw_access;
 using llm::simt::watching;
@@ -109,5 +107,3 @@ void __tsan_atomic_signal_fence(int) {
 }
 
 }  // extern "C"
-
-#endif

@@ -10,8 +10,6 @@
 #include "common/core/error.h"
 #include "common/simt/emulator/multiprocessor.h"
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-
 namespace {
 
 struct TypeDescriptor {
@@ -58,5 +56,3 @@ void __ubsan_handle_out_of_bounds_abort(OutOfBounds* data, std::uintptr_t value)
 }
 
 }  // extern "C"
-
-#endif
