@@ -245,7 +245,7 @@ TEST(CudaMemory, AStepAllocatesNothingTheSecondTime) {
     const Tensor dtable = zeros({kVocabulary, kChannels}), dpositions = zeros({kTime, kChannels});
     const Tensor w = make({kWide, kChannels}), b = make({kWide}), dw = zeros({kWide, kChannels}),
                  db = zeros({kWide});
-    const Tensor gamma = make({kChannels}), dgamma = zeros({kChannels});
+    const Tensor gamma = make({kChannels}), dgamma = zeros({kChannels}), dbeta = zeros({kChannels});
     const Tensor m = zeros({kWide, kChannels}), v = zeros({kWide, kChannels}),
                  master = zeros({kWide, kChannels});
     const auto step = [&] {
@@ -260,7 +260,7 @@ TEST(CudaMemory, AStepAllocatesNothingTheSecondTime) {
       linear_cross_entropy(losses, x, dtable, y, table, targets, 1);
       gelu_backward(dwide, wide, pre);
       linear_backward(x, dw, db, dwide, y, w);
-      layer_norm_backward(x, dgamma, dgamma, y, sum, gamma, mean, rstd, x);
+      layer_norm_backward(x, dgamma, dbeta, y, sum, gamma, mean, rstd, x);
       embedding_backward(dtable, dpositions, x, tokens);
       adamw_update(master, m, v, dw, {.gradient_scale = std::sqrt(squared_norm(dw))},
                    dtype == DType::bf16 ? w : Tensor());
