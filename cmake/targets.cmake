@@ -56,6 +56,7 @@ endfunction()
 # compiler does, for the software GPU. In a target with the property LLM_CHECKED they are compiled so that the software GPU
 # sees each load and store: with the calls that -fsanitize=thread and -fsanitize=bounds put there, but with our own functions
 # to answer them (common/simt/emulator/tsan.cpp and ubsan.cpp) in place of those sanitizers. A program should link either plain or checked kernels.
+# -fstack-clash-protection: a frame larger than the page that guards a thread's stack cannot step over it into another's.
 # There is no checked build with nvcc or under the real sanitizers: LLM_CAN_CHECK says so.
 set(LLM_CAN_CHECK ON)
 if(LLM_CUDA OR LLM_SANITIZE)
@@ -73,7 +74,7 @@ function(llm_device_sources target)
     set(checked $<BOOL:$<TARGET_PROPERTY:LLM_CHECKED>>)
     set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES
       LANGUAGE CXX
-      COMPILE_OPTIONS "-Wno-unknown-pragmas;$<${checked}:${llm_checked_options}>")
+      COMPILE_OPTIONS "-Wno-unknown-pragmas;-fstack-clash-protection;$<${checked}:${llm_checked_options}>")
   endif()
 endfunction()
 
