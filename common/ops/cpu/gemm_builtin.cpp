@@ -70,15 +70,21 @@ void pack_block(float* panels, const Strided& b, Index depth, Index columns, flo
       transpose_block(panels + panel * depth + (j - panel), panel_width(columns, panel), b.at(0, j), b.column,
                       std::min(kLanes, columns - j), depth);
     }
-  } else {  // row by row, so that memory is read in order
-    for (Index p = 0; p < depth; ++p)
+  } else {
+    // Eight rows at a time: memory is read in order, eight streams at once, and written in stretches. (Panels
+    // lie a multiple of 4 KB apart, so single rows would all be written to the same few places of the
+    // first-level cache.)
+    constexpr Index kRows = 8;
+    for (Index first = 0; first < depth; first += kRows)
       for (Index panel = 0; panel < padded; panel += kPanel) {
         const Index width = panel_width(columns, panel);
-        float* to = panels + panel * depth + p * width;
-        for (Index j = 0; j < width; j += kLanes) {
-          const Index count = columns - panel - j;
-          const float* from = b.at(p, panel + j);
-          store(to + j, count >= kLanes ? load(from) : load_part(from, count));
+        for (Index p = first; p < std::min(depth, first + kRows); ++p) {
+          float* to = panels + panel * depth + p * width;
+          for (Index j = 0; j < width; j += kLanes) {
+            const Index count = columns - panel - j;
+            const float* from = b.at(p, panel + j);
+            store(to + j, count >= kLanes ? load(from) : load_part(from, count));
+          }
         }
       }
   }
@@ -87,9 +93,12 @@ void pack_block(float* panels, const Strided& b, Index depth, Index columns, flo
 }
 
 /// Rows of A (at most kPackRows) that is stored by columns -> strips, each (depth, kTileRows), zeros beyond
-/// the last row. Whole cache lines of a column are used at each visit.
+/// the last row. Whole cache lines of a column are used at each visit; columns lie on different pages, where
+/// the processor does not fetch ahead by itself.
 void pack_strips(float* strips, const Strided& a, Index depth, Index rows) {
-  for (Index p = 0; p < depth; ++p)
+  constexpr Index kAhead = 16, kLine = 16;
+  for (Index p = 0; p < depth; ++p) {
+    for (Index i = 0; i < rows; i += kLine) __builtin_prefetch(a.at(i, p + kAhead));
     for (Index i = 0; i < rows; i += kTileRows) {
       float* to = strips + i * depth + p * kTileRows;
       if (rows - i >= kTileRows) {
@@ -98,6 +107,7 @@ void pack_strips(float* strips, const Strided& a, Index depth, Index rows) {
         for (Index r = 0; r < kTileRows; ++r) to[r] = i + r < rows ? *a.at(i + r, p) : 0;
       }
     }
+  }
 }
 
 /// What happens to the sums of a tile: C = sums + beta C + bias.
