@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "common/core/device_memory.h"
+#include "common/core/memory_meter.h"
 
 namespace llm {
 
@@ -16,7 +17,7 @@ namespace {
 constexpr std::size_t kMapFrom = std::size_t{1} << 20;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
-std::shared_ptr<std::byte[]> allocate(std::size_t bytes, Device device, bool zeroed) {
+std::shared_ptr<std::byte[]> allocate_block(std::size_t bytes, Device device, bool zeroed) {
   if (device == Device::cuda) {
     std::shared_ptr<std::byte[]> memory(static_cast<std::byte*>(device_allocate(bytes)), device_free);
     if (zeroed) device_zero(memory.get(), bytes);
@@ -34,6 +35,20 @@ std::shared_ptr<std::byte[]> allocate(std::size_t bytes, Device device, bool zer
   check(memory != nullptr, "there is not enough memory for {} more bytes", bytes);
   if (zeroed) std::memset(memory, 0, rounded);
   return {memory, [](std::byte* p) { std::free(p); }};
+}
+
+/// The same, counted where somebody counts.
+std::shared_ptr<std::byte[]> allocate(std::size_t bytes, Device device, bool zeroed) {
+  std::shared_ptr<std::byte[]> block = allocate_block(bytes, device, zeroed);
+  const std::shared_ptr<MemoryMeter>& meter = current_memory_meter();
+  if (!meter) return block;
+  std::byte* const address = block.get();
+  const auto counted = static_cast<std::int64_t>(bytes);
+  meter->add(counted);
+  return {address, [block = std::move(block), meter = meter, counted](std::byte*) mutable {
+            block.reset();
+            meter->add(-counted);
+          }};
 }
 
 }  // namespace

@@ -52,9 +52,6 @@ GptStage::GptStage(const GptConfig& config, std::int64_t first_layer, std::int64
         name(placement.dtype), name(placement.device));
   check(first_layer >= 0 && first_layer <= last_layer && last_layer <= config.layers,
         "layers {} to {} are no range of a model's {} layers", first_layer, last_layer, config.layers);
-  check(!config.tied_head || has_embedding() == has_head(),
-        "a stage of layers {} to {} of {} cannot tie its head to an embedding that another stage owns",
-        first_layer, last_layer, config.layers);
   const std::int64_t C = config.channels;
   const std::int64_t M = config.mlp_width();
   const auto matrix = [&](const std::string& name, std::int64_t out, std::int64_t in) {
@@ -87,9 +84,26 @@ GptStage::GptStage(const GptConfig& config, std::int64_t first_layer, std::int64
   if (has_head()) {
     final_norm_weight_ = vector("ln_f.weight", C);
     final_norm_bias_ = vector("ln_f.bias", C, config.bias);
-    head_ = config.tied_head ? token_embedding_ : matrix("lm_head.weight", config.vocab_size, C);
+    if (config.tied_head && has_embedding())
+      head_ = token_embedding_;
+    else
+      head_ = matrix(config.tied_head ? "wte.weight" : "lm_head.weight", config.vocab_size, C);
   }
-  parameters_.allocate(placement.device, placement.dtype);
+  parameters_.allocate(placement.device, placement.dtype, placement.buffers);
+}
+
+std::vector<ParameterUnit> GptStage::units() const {
+  std::vector<ParameterUnit> units;
+  const std::size_t embedding_end = has_embedding() ? position_embedding_ + 1 : 0;
+  units.push_back({0, embedding_end});
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const std::size_t end = i + 1 < blocks_.size() ? blocks_[i + 1].norm1_weight
+                            : has_head()           ? final_norm_weight_
+                                                   : parameters_.all().size();
+    units.push_back({blocks_[i].norm1_weight, end});
+  }
+  units.push_back({has_head() ? final_norm_weight_ : parameters_.all().size(), parameters_.all().size()});
+  return units;
 }
 
 GptStage GptStage::placed(Placement placement) const {
@@ -100,7 +114,14 @@ GptStage GptStage::placed(Placement placement) const {
 }
 
 namespace {
+
 const Tensor kUndefined;
+
+using Event = void (PassListener::*)(std::size_t);
+void tell(const ForwardOptions& options, Event event, std::size_t unit) {
+  if (options.listener) (options.listener->*event)(unit);
+}
+
 }  // namespace
 
 const Tensor& GptStage::value(std::size_t index) const {
@@ -129,14 +150,17 @@ const Tensor& GptStage::forward(StageActivations& saved, const Tensor& input,
 
   const Tensor& stream = saved.blocks.empty() ? saved.output : saved.blocks.front().input;
   if (has_embedding()) {
+    tell(options, &PassListener::before_forward, 0);
     embedding_forward(stream, input.to(placement_.device), value(token_embedding_),
                       value(position_embedding_));
     if (options.training && config_.dropout > 0)
       drop(stream, stream, config_.dropout, options, 0, DropoutPlace::embedding);
+    tell(options, &PassListener::after_forward, 0);
   } else {
     stream.copy_from(input);
   }
   if (!blocks_.empty()) {
+    tell(options, &PassListener::before_forward, 1);
     const BlockActivations& a = saved.blocks.front();
     layer_norm_forward(a.norm1, a.mean1, a.rstd1, a.input, value(blocks_[0].norm1_weight),
                        value(blocks_[0].norm1_bias), config_.layer_norm_eps);
@@ -170,9 +194,11 @@ void GptStage::forward_block(std::size_t index, const StageActivations& saved,
                       value(p.up_bias));                                     // (B, T, C) -> (B, T, mlp)
   linear_forward(output, a.gelu, value(p.down_weight), value(p.down_bias));  // (B, T, mlp) -> (B, T, C)
   if (dropping) drop(output, output, config_.dropout, options, layer, DropoutPlace::mlp_output);
+  tell(options, &PassListener::after_forward, index + 1);
   if (last) {
     add(output, output, a.middle);
   } else {
+    tell(options, &PassListener::before_forward, index + 2);
     const BlockParameters& next = blocks_[index + 1];
     const BlockActivations& b = saved.blocks[index + 1];
     add_layer_norm_forward(output, b.norm1, b.mean1, b.rstd1, output, a.middle, value(next.norm1_weight),
@@ -260,14 +286,23 @@ void GptStage::backward(StageActivations& saved, StageScratch& scratch, const Te
   check(scratch.batch == saved.batch && scratch.tokens == saved.tokens,
         "backward has activations of ({}, {}) tokens, but the gradient of ({}, {})", saved.batch,
         saved.tokens, scratch.batch, scratch.tokens);
-  for (std::size_t i = blocks_.size(); i-- > 0;)
+  for (std::size_t i = blocks_.size(); i-- > 0;) {
+    tell(options, &PassListener::before_backward, i + 1);
     backward_block(blocks_[i], saved.blocks[i], scratch, first_layer_ + static_cast<std::int64_t>(i),
                    options);
-  if (!has_embedding()) return;
+    tell(options, &PassListener::after_backward, i + 1);
+  }
+  if (has_embedding() && !options.defer_embedding) backward_embedding(scratch.dstream, input, options);
+}
+
+void GptStage::backward_embedding(const Tensor& dstream, const Tensor& input, const ForwardOptions& options) {
+  check(has_embedding(), "only the stage with the first layer has an embedding");
+  tell(options, &PassListener::before_backward, 0);
   if (options.training && config_.dropout > 0)
-    drop(scratch.dstream, scratch.dstream, config_.dropout, options, 0, DropoutPlace::embedding);
-  embedding_backward(gradient(token_embedding_), gradient(position_embedding_), scratch.dstream,
+    drop(dstream, dstream, config_.dropout, options, 0, DropoutPlace::embedding);
+  embedding_backward(gradient(token_embedding_), gradient(position_embedding_), dstream,
                      input.to(placement_.device));
+  tell(options, &PassListener::after_backward, 0);
 }
 
 }  // namespace llm

@@ -67,12 +67,34 @@ struct StageScratch {
   std::int64_t bytes() const { return memory.bytes(); }
 };
 
+/// A stage's parameters fall into units, neighbours in the store, that are used and completed together: unit
+/// 0 is the embedding, 1, 2, ... are the blocks, and the last is the final norm and the head. A stage without
+/// embedding or head has no parameters in that unit. A tied head's matrix is in the unit that owns it.
+struct ParameterUnit {
+  std::size_t first = 0, last = 0;  // parameters [first, last) of the store
+};
+
+/// Is told how far a pass is, unit by unit: so parameters can be fetched just before they are read and let go
+/// after it, and gradients can be sent off while the rest of backward goes on (chapter 6).
+class PassListener {
+ public:
+  virtual ~PassListener() = default;
+  virtual void before_forward(std::size_t /*unit*/) {}
+  virtual void after_forward(std::size_t /*unit*/) {}
+  virtual void before_backward(std::size_t /*unit*/) {}
+  virtual void after_backward(std::size_t /*unit*/) {}  // its gradients of this pass are complete
+};
+
 struct ForwardOptions {
   bool training = false;   // dropout applies only then
   std::uint64_t seed = 0;  // of the dropout
   std::uint64_t step = 0;  // optimizer step and micro-batch: they choose the mask
   // Global index of row 0 of this batch, so that masks do not depend on how rows are spread over ranks.
   std::uint64_t first_row = 0;
+  // Of the embedding and the blocks; whoever calls `loss` knows when the head is used.
+  PassListener* listener = nullptr;
+  // Backward leaves out the embedding; `backward_embedding` is called later.
+  bool defer_embedding = false;
 };
 
 /// Where a stage's numbers live and what it computes with. bf16 runs on `cuda` only; parameters are then kept
@@ -80,6 +102,7 @@ struct ForwardOptions {
 struct Placement {
   Device device = Device::cpu;
   DType dtype = DType::f32;
+  FlatBuffers buffers = {};
 };
 
 /// Keys and values of all positions so far, per layer (B, H, S, D). Generation fills and reads it.
@@ -92,7 +115,8 @@ struct KvCache {
 
 class GptStage {
  public:
-  /// Layers [first_layer, last_layer) of `config`; zeros until initialised or loaded.
+  /// Layers [first_layer, last_layer) of `config`; zeros until initialised or loaded. A stage with a tied
+  /// head and no embedding has a wte.weight of its own.
   GptStage(const GptConfig& config, std::int64_t first_layer, std::int64_t last_layer,
            Placement placement = {});
   /// The whole model.
@@ -107,11 +131,14 @@ class GptStage {
   const GptConfig& config() const { return config_; }
   ParameterStore& parameters() { return parameters_; }
   const ParameterStore& parameters() const { return parameters_; }
+  /// Embedding, blocks, head: always blocks + 2 units.
+  std::vector<ParameterUnit> units() const;
   bool has_embedding() const { return first_layer_ == 0; }
   bool has_head() const { return last_layer_ == config_.layers; }
 
   /// GPT-2's initialisation (Radford et al. 2019, section 2.3): normal(0, 0.02), residual projections scaled
-  /// by 1/sqrt(2L), biases 0, norms 1; Philox by (seed, parameter name, element).
+  /// by 1/sqrt(2L), biases 0, norms 1; Philox by (seed, parameter name, element). Those that are there, where
+  /// parameters are attached unit by unit.
   void initialize(std::uint64_t seed);
   /// PyTorch's default initialisation drawn in the order token embedding, position embedding, per block Wq,
   /// Wk, Wv, output projection, the two feed-forward layers, then head. Whole model only.
@@ -142,6 +169,9 @@ class GptStage {
   /// forward.
   void backward(StageActivations& saved, StageScratch& scratch, const Tensor& input,
                 const ForwardOptions& options = {});
+  /// The embedding's part of backward: dstream (B, T, C) is the gradient of what the embedding put out, and
+  /// is overwritten with dropout.
+  void backward_embedding(const Tensor& dstream, const Tensor& input, const ForwardOptions& options = {});
 
   /// An empty cache for `batch` sequences of at most `capacity` positions.
   KvCache make_cache(std::int64_t batch, std::int64_t capacity) const;

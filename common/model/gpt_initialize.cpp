@@ -30,6 +30,7 @@ void GptStage::initialize(std::uint64_t seed) {
   // Every block adds two branches to the stream; this keeps its variance from growing with the depth.
   const float residual = 1.0F / std::sqrt(2.0F * static_cast<float>(config_.layers));
   for (const Parameter& p : parameters_.all()) {
+    if (!p.value.defined()) continue;  // not attached
     if (p.shape.size() == 1) {
       p.value.fill(p.name.find("ln_") != std::string::npos && p.name.ends_with(".weight") ? 1.0F : 0.0F);
       continue;

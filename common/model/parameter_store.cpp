@@ -25,16 +25,43 @@ std::size_t ParameterStore::declare(Parameter p) {
   return parameters_.size() - 1;
 }
 
-void ParameterStore::allocate(Device device, DType working) {
+void ParameterStore::allocate(Device device, DType working, FlatBuffers buffers) {
   check(!values_.defined(), "the parameters are allocated already");
-  values_ = Tensor({count_}, DType::f32, device);
-  gradients_ = Tensor({count_}, DType::f32, device);
-  if (working != DType::f32) rounded_ = Tensor({count_}, working, device);
-  for (Parameter& p : parameters_) {
-    p.value = values_.range(p.offset, p.shape);
-    p.gradient = gradients_.range(p.offset, p.shape);
-    p.working = rounded_.defined() ? rounded_.range(p.offset, p.shape) : p.value;
+  if (buffers.values) {
+    values_ = Tensor({count_}, DType::f32, device);
+    if (working != DType::f32) rounded_ = Tensor({count_}, working, device);
   }
+  if (buffers.gradients) gradients_ = Tensor({count_}, DType::f32, device);
+  for (Parameter& p : parameters_) {
+    if (buffers.values) {
+      p.value = values_.range(p.offset, p.shape);
+      p.working = rounded_.defined() ? rounded_.range(p.offset, p.shape) : p.value;
+    }
+    if (buffers.gradients) p.gradient = gradients_.range(p.offset, p.shape);
+  }
+}
+
+void ParameterStore::attach_values(std::size_t first, std::size_t last, const Tensor& flat) {
+  check(!values_.defined(), "the store has flat values of its own");
+  for (std::size_t i = first; i < last; ++i) {
+    Parameter& p = parameters_[i];
+    p.working = flat.defined() ? flat.range(p.offset - parameters_[first].offset, p.shape) : Tensor();
+    p.value = flat.dtype() == DType::f32 ? p.working : Tensor();
+  }
+}
+
+void ParameterStore::attach_gradients(std::size_t first, std::size_t last, const Tensor& flat) {
+  check(!gradients_.defined(), "the store has flat gradients of its own");
+  for (std::size_t i = first; i < last; ++i) {
+    Parameter& p = parameters_[i];
+    p.gradient = flat.defined() ? flat.range(p.offset - parameters_[first].offset, p.shape) : Tensor();
+  }
+}
+
+std::int64_t ParameterStore::count(std::size_t first, std::size_t last) const {
+  std::int64_t elements = 0;
+  for (std::size_t i = first; i < last; ++i) elements += element_count(parameters_[i].shape);
+  return elements;
 }
 
 void ParameterStore::round_values() const {

@@ -16,6 +16,12 @@
 
 namespace llm {
 
+/// Which of its flat buffers a store allocates itself. ZeRO (chapter 6) brings the others piece by piece.
+struct FlatBuffers {
+  bool values = true;  // and what the model computes with
+  bool gradients = true;
+};
+
 /// Places [begin, end) of one dimension.
 struct Slice {
   std::int64_t begin = 0, end = 0;
@@ -75,7 +81,14 @@ class ParameterStore {
   /// ... with all that a part of a tensor has to say: everything but offset and tensors.
   std::size_t declare(Parameter parameter);
   /// Allocates the flat buffers (zeros) and makes the views. `working` is the dtype to compute with.
-  void allocate(Device device = Device::cpu, DType working = DType::f32);
+  void allocate(Device device = Device::cpu, DType working = DType::f32, FlatBuffers buffers = {});
+
+  /// For a store without flat values: parameters [first, last), which are neighbours, are read from `flat`
+  /// from now on, which begins with the first one's first element; an undefined tensor takes them away. A
+  /// bf16 tensor is what the model computes with; an f32 one is the values as well.
+  void attach_values(std::size_t first, std::size_t last, const Tensor& flat);
+  /// For a store without flat gradients: the same for them.
+  void attach_gradients(std::size_t first, std::size_t last, const Tensor& flat);
 
   const Tensor& values() const { return values_; }        // (count) f32
   const Tensor& gradients() const { return gradients_; }  // (count) f32
@@ -89,6 +102,8 @@ class ParameterStore {
   /// nullptr if there is none of that name.
   const Parameter* find(std::string_view name) const;
   void zero_gradients() const { gradients_.zero(); }
+  /// Elements of parameters [first, last), which are neighbours.
+  std::int64_t count(std::size_t first, std::size_t last) const;
 
  private:
   std::vector<Parameter> parameters_;
