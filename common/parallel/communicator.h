@@ -22,7 +22,28 @@ namespace llm {
 
 enum class ReduceOp { sum, max };
 
-/// An operation under way. Waits when it is destroyed, unless it was waited for or an exception is in flight.
+/// How long to wait for others.
+struct CommunicatorOptions {
+  /// Seconds that one wait may last. Time in which this process itself was stopped does not count.
+  double deadline = default_deadline();
+  static double default_deadline();  // the environment's LLM_DEADLINE, or 60
+};
+
+/// A wait lasted longer than the deadline.
+struct DeadlineError : Error {
+  using Error::Error;
+  double seconds = 0;        // the deadline
+  std::vector<int> missing;  // the ranks waited for, as the communicator numbers them; may be empty
+  std::string history;  // the last operations of this rank, line by line, if somebody kept them (tracing)
+};
+
+/// This rank ends because another one failed; the sentence says which and why.
+struct PeerError : Error {
+  using Error::Error;
+};
+
+/// An operation under way. Waits when it is destroyed, unless it was waited for or an exception is in flight;
+/// if that wait fails, the next operation of this rank throws the Error.
 class Work {
  public:
   struct State {
