@@ -1,5 +1,7 @@
 // The primitives on the device cuda at their limits: infinities and NaN, nothing to do, ids outside their
 // range, wrong arguments, and what they allocate.
+#include <unistd.h>
+
 #include "tests/cuda_ops_helpers.h"
 
 namespace llm {
@@ -234,6 +236,28 @@ TEST(CudaChecks, NameBothSides) {
 }
 
 // ---- memory -----------------------------------------------------------------------------------------------
+
+TEST(CudaMemory, ThatIsNotThereIsRefusedInOneSentence) {
+#ifdef LLM_CUDA
+  constexpr std::size_t physical = std::size_t{1} << 42;
+#else
+  const auto physical =
+      static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+#endif
+  // More than any GPU has; and what the system would promise, but cannot give once it is touched.
+  for (const std::size_t bytes : {std::size_t{1} << 50, physical}) {
+    try {
+      device_free(device_allocate(bytes));
+      ADD_FAILURE() << "there seem to be " << bytes << " bytes";
+    } catch (const Error& error) {
+      EXPECT_TRUE(std::string(error.what())
+                      .starts_with(fmt::format("the device has no memory for {} more bytes", bytes)))
+          << error.what();
+    }
+  }
+  const Tensor still = zeros({1000});  // whoever catches it goes on
+  EXPECT_EQ(still.to(Device::cpu).data()[999], 0);
+}
 
 TEST(CudaMemory, AStepAllocatesNothingTheSecondTime) {
   constexpr std::int64_t kBatch = 2, kTime = 33, kChannels = 24, kWide = 96, kVocabulary = 57,

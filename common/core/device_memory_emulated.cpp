@@ -6,7 +6,10 @@
 
 #include <atomic>
 #include <cstring>
+#include <fstream>
+#include <limits>
 #include <mutex>
+#include <string>
 
 #include "common/core/device_backend.h"
 #include "common/core/device_memory.h"
@@ -45,6 +48,15 @@ struct Arena {
   void protect(int how) { mprotect(begin, mapped, how); }
 };
 
+/// Bytes that the system could still give us; all there are where it does not say.
+std::size_t available_memory() {
+  std::ifstream info("/proc/meminfo");
+  std::string line;
+  while (std::getline(info, line))
+    if (line.starts_with("MemAvailable:")) return std::stoull(line.substr(13)) * 1024;
+  return std::numeric_limits<std::size_t>::max();
+}
+
 Arena& arena() {
   static auto* instance = new Arena;  // outlives all tensors
   return *instance;
@@ -57,6 +69,8 @@ void* allocate(std::size_t bytes) {
   const std::lock_guard lock(a.mutex);
   const std::size_t size = (bytes + kGap + 255) / 256 * 256;
   if (size > a.reserved - a.top) return nullptr;
+  // The system promises more than it has, and kills whoever then takes it. A tenth is left to the others.
+  if (size >= kStep && size > available_memory() / 10 * 9) return nullptr;
   if (a.top + size > a.mapped) {
     const std::size_t grown = std::min(a.reserved, (a.top + size + kStep - 1) / kStep * kStep);
     const int how = a.locked && a.holders == 0 ? PROT_NONE : PROT_READ | PROT_WRITE;
@@ -80,7 +94,9 @@ void release(void* block, std::size_t bytes) noexcept {
 }
 
 const char* memory_left() {
-  return "";
+  static thread_local std::string text;
+  text = fmt::format(" ({:.1f} GB are free)", static_cast<double>(available_memory()) * 1e-9);
+  return text.c_str();
 }
 
 Range emulated_range() {
