@@ -9,6 +9,7 @@
 
 #include "ch03_attention/walk_rungs.h"
 #include "common/cli/table.h"
+#include "common/core/device_event.h"
 #include "common/core/device_memory.h"
 #include "common/core/error.h"
 #include "common/core/tensor.h"
@@ -20,29 +21,17 @@ void must(cudaError_t result, const char* what) {
   check(result == cudaSuccess, "{} failed: {}", what, cudaGetErrorString(result));
 }
 
-struct Event {
-  cudaEvent_t event = nullptr;
-  Event() { must(cudaEventCreate(&event), "cudaEventCreate"); }
-  ~Event() { cudaEventDestroy(event); }
-  Event(const Event&) = delete;
-  Event& operator=(const Event&) = delete;
-  void record() const { must(cudaEventRecord(event, device_stream()), "cudaEventRecord"); }
-};
-
 /// Seconds of one run: the median of five times ten runs, after one to warm up.
 double seconds_of(const std::function<void()>& run) {
   constexpr int kRuns = 10;
   run();
   std::vector<double> times;
   for (int i = 0; i < 5; ++i) {
-    const Event begin, end;
+    DeviceEvent begin, end;
     begin.record();
     for (int j = 0; j < kRuns; ++j) run();
     end.record();
-    device_synchronize();
-    float milliseconds = 0;
-    must(cudaEventElapsedTime(&milliseconds, begin.event, end.event), "cudaEventElapsedTime");
-    times.push_back(1e-3 * milliseconds / kRuns);
+    times.push_back(end.seconds_since(begin) / kRuns);
   }
   std::sort(times.begin(), times.end());
   return times[2];

@@ -4,7 +4,9 @@
 
 #include <numeric>
 
+#include "common/core/device_event.h"
 #include "common/core/device_memory.h"
+#include "common/core/error.h"
 #include "common/core/philox.h"
 #include "tests/simt_kernels.h"
 
@@ -35,6 +37,22 @@ TEST(SimtBasic, RunsEveryThreadOfEveryBlock) {
   fill_with_indices(y);
   const Tensor host = y.to(Device::cpu);
   for (std::int64_t i = 0; i < host.numel(); ++i) ASSERT_EQ(host.data()[i], static_cast<float>(i));
+}
+
+TEST(SimtBasic, EventsFollowTheStream) {
+  const Tensor y({1'000'003}, DType::f32, Device::cuda);
+  DeviceEvent begin, end;
+  EXPECT_THROW(end.wait(), Error);
+  EXPECT_THROW(static_cast<void>(end.reached()), Error);
+  begin.record();
+  fill_with_indices(y);
+  end.record();
+  end.wait();
+  EXPECT_TRUE(begin.reached());
+  EXPECT_TRUE(end.reached());
+  EXPECT_GT(end.seconds_since(begin), 0);
+  const DeviceEvent moved = std::move(end);
+  EXPECT_GT(moved.seconds_since(begin), 0);
 }
 
 TEST(SimtBasic, SumsABlock) {
