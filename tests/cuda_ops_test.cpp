@@ -246,7 +246,8 @@ TEST(CudaCrossEntropy, FusedWithTheHeadAgreesWithTheCpu) {
       const Tensor losses = at.f32_output({kTokens}), alone = at.f32_output({kTokens});
       const Tensor dx = at.output({kTokens, kChannels}), dw = at.f32(normal({kVocabulary, kChannels}, 3));
       if (rows_at_a_time > 0 && at.device == Device::cuda)
-        cuda::linear_cross_entropy(losses, dx, dw, x, w, targets, 0.5F, rows_at_a_time * kVocabulary);
+        cuda::linear_cross_entropy(losses, dx, dw, x, w, targets, 0.5F, Tensor(),
+                                   rows_at_a_time * kVocabulary);
       else
         linear_cross_entropy(losses, dx, dw, x, w, targets, 0.5F);
       linear_cross_entropy_forward(alone, x, w, targets);

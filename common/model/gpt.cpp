@@ -30,13 +30,60 @@ void drop(const Tensor& y, const Tensor& x, float p, const ForwardOptions& optio
   dropout(y, x, p, dropout_stream(options, layer, place), options.first_row * row);
 }
 
+/// What attention sees at once: all rows of a batch, or one document that was packed into a row.
+struct Rows {
+  std::int64_t batch, tokens;  // (B, T), or (1, its length)
+  std::int64_t first;          // its first position in the batch
+  std::int64_t row_tokens;     // T of the batch
+  bool all;
+
+  Tensor of(const Tensor& t) const {  // (B, T, ...) -> (1, length, ...)
+    if (all) return t;
+    const std::int64_t inner = t.numel() / positions(t);
+    return t.rank() == 2 ? t.range(first, {1, tokens}) : t.range(first * inner, {1, tokens, inner});
+  }
+  Tensor statistics(const Tensor& t) const {  // (B, H, T), here as (1, H, length) one after the other
+    if (all) return t;
+    const std::int64_t heads = t.dim(1);
+    return t.range(first * heads, {1, heads, tokens});
+  }
+  static std::int64_t positions(const Tensor& t) { return t.dim(0) * t.dim(1); }
+};
+
+template <typename Each>
+void for_each_document(const ForwardOptions& options, std::int64_t batch, std::int64_t tokens,
+                       const Each& each) {
+  if (options.documents.empty()) return each(Rows{batch, tokens, 0, tokens, true});
+  for (std::size_t i = 0; i < options.documents.size(); ++i) {
+    const std::int64_t begin = options.documents[i];
+    const std::int64_t end = i + 1 < options.documents.size() ? options.documents[i + 1] : batch * tokens;
+    each(Rows{1, end - begin, begin, tokens, false});
+  }
+}
+
+/// Documents begin at increasing positions, the first at 0, and none crosses the end of a row.
+void check_documents(const ForwardOptions& options, std::int64_t batch, std::int64_t tokens) {
+  if (options.documents.empty()) return;
+  check(options.documents.front() == 0, "the first document of a batch begins at position 0, not at {}",
+        options.documents.front());
+  for (std::size_t i = 0; i < options.documents.size(); ++i) {
+    const std::int64_t begin = options.documents[i];
+    const std::int64_t end = i + 1 < options.documents.size() ? options.documents[i + 1] : batch * tokens;
+    check(begin < end && begin / tokens == (end - 1) / tokens && end <= batch * tokens,
+          "a document cannot take positions {} to {} of {} rows of {} tokens", begin, end - 1, batch, tokens);
+  }
+}
+
 AttentionOptions attention_options(const GptConfig& c, const ForwardOptions& options, std::int64_t layer,
-                                   std::int64_t tokens) {
+                                   const Rows& rows) {
   AttentionOptions attention{.heads = c.heads};
   if (options.training && c.dropout > 0) {
     attention.dropout = c.dropout;
     attention.rng = dropout_stream(options, layer, DropoutPlace::attention);
-    attention.first_index = options.first_row * static_cast<std::uint64_t>(c.heads * tokens * tokens);
+    // Weights of a row of T positions: H T T. A document at position t begins with those of row t.
+    const auto per_position = static_cast<std::uint64_t>(c.heads * rows.row_tokens);
+    attention.first_index = options.first_row * per_position * static_cast<std::uint64_t>(rows.row_tokens) +
+                            static_cast<std::uint64_t>(rows.first) * per_position;
   }
   return attention;
 }
@@ -129,7 +176,41 @@ const Tensor& GptStage::value(std::size_t index) const {
 }
 
 const Tensor& GptStage::gradient(std::size_t index) const {
+  return index == kNoParameter || !parameters_[index].trains ? kUndefined : parameters_[index].gradient;
+}
+
+const Tensor& GptStage::norm_gradient(std::size_t index) const {
   return index == kNoParameter ? kUndefined : parameters_[index].gradient;
+}
+
+void GptStage::set_trainable(const std::function<bool(const Parameter&)>& trains) {
+  for (std::size_t i = 0; i < parameters_.all().size(); ++i)
+    parameters_.set_trains(i, trains(parameters_[i]));
+}
+
+std::size_t GptStage::lowest_trained() const {
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    const BlockParameters& p = blocks_[i];
+    for (const std::size_t weight : {p.qkv_weight, p.out_weight, p.up_weight, p.down_weight})
+      if (adapter_ && adapter_->adapts(weight)) return i;
+    for (const std::size_t index :
+         {p.norm1_weight, p.norm1_bias, p.qkv_weight, p.qkv_bias, p.out_weight, p.out_bias, p.norm2_weight,
+          p.norm2_bias, p.up_weight, p.up_bias, p.down_weight, p.down_bias})
+      if (index != kNoParameter && parameters_[index].trains) return i;
+  }
+  return blocks_.size();
+}
+
+void GptStage::linear(const Tensor& y, const Tensor& x, std::size_t weight, std::size_t bias,
+                      const ForwardOptions& options) const {
+  linear_forward(y, x, value(weight), value(bias));
+  if (adapter_) adapter_->forward(y, x, weight, options);
+}
+
+void GptStage::linear_back(const Tensor& dx, const Tensor& dy, const Tensor& x, std::size_t weight,
+                           std::size_t bias, const ForwardOptions& options) {
+  linear_backward(dx, gradient(weight), gradient(bias), dy, x, value(weight));
+  if (adapter_) adapter_->backward(dx, dy, x, weight, options);
 }
 
 const Tensor& GptStage::forward(StageActivations& saved, const Tensor& input,
@@ -146,13 +227,17 @@ const Tensor& GptStage::forward(StageActivations& saved, const Tensor& input,
         to_string(input.shape()));
   check(T <= config_.context, "a sequence of {} tokens does not fit into the model's context of {}", T,
         config_.context);
+  check_documents(options, input.dim(0), T);
   prepare(saved, input.dim(0), T);
 
   const Tensor& stream = saved.blocks.empty() ? saved.output : saved.blocks.front().input;
   if (has_embedding()) {
     tell(options, &PassListener::before_forward, 0);
-    embedding_forward(stream, input.to(placement_.device), value(token_embedding_),
-                      value(position_embedding_));
+    const Tensor tokens = input.to(placement_.device);
+    for_each_document(options, saved.batch, T, [&](const Rows& rows) {
+      embedding_forward(rows.of(stream), rows.of(tokens), value(token_embedding_),
+                        value(position_embedding_));
+    });
     if (options.training && config_.dropout > 0)
       drop(stream, stream, config_.dropout, options, 0, DropoutPlace::embedding);
     tell(options, &PassListener::after_forward, 0);
@@ -180,19 +265,25 @@ void GptStage::forward_block(std::size_t index, const StageActivations& saved,
   const BlockActivations& a = saved.blocks[index];
   const std::int64_t layer = first_layer_ + static_cast<std::int64_t>(index);
   const bool dropping = options.training && config_.dropout > 0;
-  linear_forward(a.qkv, a.norm1, value(p.qkv_weight), value(p.qkv_bias));  // (B, T, C) -> (B, T, 3C)
-  attention_flash_forward(a.attention, a.lse, a.qkv,
-                          attention_options(config_, options, layer, a.input.dim(1)));
-  linear_forward(a.middle, a.attention, value(p.out_weight), value(p.out_bias));
+  linear(a.qkv, a.norm1, p.qkv_weight, p.qkv_bias, options);  // (B, T, C) -> (B, T, 3C)
+  for_each_document(options, saved.batch, saved.tokens, [&](const Rows& rows) {
+    attention_flash_forward(rows.of(a.attention), rows.statistics(a.lse), rows.of(a.qkv),
+                            attention_options(config_, options, layer, rows));
+  });
+  linear(a.middle, a.attention, p.out_weight, p.out_bias, options);
   if (dropping) drop(a.middle, a.middle, config_.dropout, options, layer, DropoutPlace::attention_output);
   add_layer_norm_forward(a.middle, a.norm2, a.mean2, a.rstd2, a.middle, a.input, value(p.norm2_weight),
                          value(p.norm2_bias), config_.layer_norm_eps);
 
   const bool last = index + 1 == blocks_.size();
   const Tensor& output = last ? saved.output : saved.blocks[index + 1].input;
-  linear_gelu_forward(a.gelu, a.up, a.norm2, value(p.up_weight),
-                      value(p.up_bias));                                     // (B, T, C) -> (B, T, mlp)
-  linear_forward(output, a.gelu, value(p.down_weight), value(p.down_bias));  // (B, T, mlp) -> (B, T, C)
+  if (adapter_ && adapter_->adapts(p.up_weight)) {  // (B, T, C) -> (B, T, mlp)
+    linear(a.up, a.norm2, p.up_weight, p.up_bias, options);
+    gelu_forward(a.gelu, a.up);
+  } else {
+    linear_gelu_forward(a.gelu, a.up, a.norm2, value(p.up_weight), value(p.up_bias));
+  }
+  linear(output, a.gelu, p.down_weight, p.down_bias, options);  // (B, T, mlp) -> (B, T, C)
   if (dropping) drop(output, output, config_.dropout, options, layer, DropoutPlace::mlp_output);
   tell(options, &PassListener::after_forward, index + 1);
   if (last) {
@@ -214,38 +305,33 @@ void GptStage::backward_block(const BlockParameters& p, const BlockActivations& 
   const bool dropping = options.training && config_.dropout > 0;
   const Tensor& dbranch = dropping ? s.dnorm : s.dstream;
   if (dropping) drop(dbranch, s.dstream, config_.dropout, options, layer, DropoutPlace::mlp_output);
-  linear_backward(s.dup, gradient(p.down_weight), gradient(p.down_bias), dbranch, a.gelu,
-                  value(p.down_weight));
+  linear_back(s.dup, dbranch, a.gelu, p.down_weight, p.down_bias, options);
   gelu_backward(s.dup, s.dup, a.up);
-  linear_backward(s.dnorm, gradient(p.up_weight), gradient(p.up_bias), s.dup, a.norm2, value(p.up_weight));
-  layer_norm_backward(s.dstream, gradient(p.norm2_weight), gradient(p.norm2_bias), s.dnorm, a.middle,
-                      value(p.norm2_weight), a.mean2, a.rstd2, s.dstream);
+  linear_back(s.dnorm, s.dup, a.norm2, p.up_weight, p.up_bias, options);
+  layer_norm_backward(s.dstream, norm_gradient(p.norm2_weight), norm_gradient(p.norm2_bias), s.dnorm,
+                      a.middle, value(p.norm2_weight), a.mean2, a.rstd2, s.dstream);
 
   if (dropping) drop(dbranch, s.dstream, config_.dropout, options, layer, DropoutPlace::attention_output);
-  linear_backward(s.dattention, gradient(p.out_weight), gradient(p.out_bias), dbranch, a.attention,
-                  value(p.out_weight));
-  attention_flash_backward(s.dqkv, s.dattention, a.attention, a.lse, a.qkv,
-                           attention_options(config_, options, layer, a.input.dim(1)));
-  linear_backward(s.dnorm, gradient(p.qkv_weight), gradient(p.qkv_bias), s.dqkv, a.norm1,
-                  value(p.qkv_weight));
-  layer_norm_backward(s.dstream, gradient(p.norm1_weight), gradient(p.norm1_bias), s.dnorm, a.input,
+  linear_back(s.dattention, dbranch, a.attention, p.out_weight, p.out_bias, options);
+  for_each_document(options, a.input.dim(0), a.input.dim(1), [&](const Rows& rows) {
+    attention_flash_backward(rows.of(s.dqkv), rows.of(s.dattention), rows.of(a.attention),
+                             rows.statistics(a.lse), rows.of(a.qkv),
+                             attention_options(config_, options, layer, rows));
+  });
+  linear_back(s.dnorm, s.dqkv, a.norm1, p.qkv_weight, p.qkv_bias, options);
+  layer_norm_backward(s.dstream, norm_gradient(p.norm1_weight), norm_gradient(p.norm1_bias), s.dnorm, a.input,
                       value(p.norm1_weight), a.mean1, a.rstd1, s.dstream);
 }
 
 double GptStage::loss(StageActivations& saved, StageScratch& scratch, const Tensor& targets,
-                      std::optional<float> gradient_scale) {
-  check(has_head(), "only the stage with the last layer has a loss");
-  check(saved.output.defined(), "the loss needs a forward pass first");
-  layer_norm_forward(saved.final_norm, saved.final_mean, saved.final_rstd, saved.output,
-                     value(final_norm_weight_), value(final_norm_bias_), config_.layer_norm_eps);
+                      std::optional<float> gradient_scale, const Tensor& weights) {
+  final_norm(saved);
   const Tensor wanted = targets.to(placement_.device);
   if (gradient_scale) {
     prepare(scratch, saved.batch, saved.tokens);
     linear_cross_entropy(saved.losses, scratch.dnorm, gradient(head_), saved.final_norm, value(head_), wanted,
-                         *gradient_scale);
-    layer_norm_backward(scratch.dstream, gradient(final_norm_weight_), gradient(final_norm_bias_),
-                        scratch.dnorm, saved.output, value(final_norm_weight_), saved.final_mean,
-                        saved.final_rstd, {});
+                         *gradient_scale, weights.defined() ? weights.to(placement_.device) : weights);
+    final_norm_backward(saved, scratch);
   } else {
     linear_cross_entropy_forward(saved.losses, saved.final_norm, value(head_), wanted);
   }
@@ -255,12 +341,22 @@ double GptStage::loss(StageActivations& saved, StageScratch& scratch, const Tens
   return sum;
 }
 
-void GptStage::logits(const Tensor& logits, StageActivations& saved) const {
-  check(has_head(), "only the stage with the last layer has logits");
-  check(saved.output.defined(), "the logits need a forward pass first");
+const Tensor& GptStage::final_norm(StageActivations& saved) const {
+  check(has_head(), "only the stage with the last layer has a final norm and a head");
+  check(saved.output.defined(), "the final norm needs a forward pass first");
   layer_norm_forward(saved.final_norm, saved.final_mean, saved.final_rstd, saved.output,
                      value(final_norm_weight_), value(final_norm_bias_), config_.layer_norm_eps);
-  head_logits(logits, saved.final_norm);
+  return saved.final_norm;
+}
+
+void GptStage::final_norm_backward(StageActivations& saved, StageScratch& scratch) {
+  layer_norm_backward(scratch.dstream, norm_gradient(final_norm_weight_), norm_gradient(final_norm_bias_),
+                      scratch.dnorm, saved.output, value(final_norm_weight_), saved.final_mean,
+                      saved.final_rstd, {});
+}
+
+void GptStage::logits(const Tensor& logits, StageActivations& saved) const {
+  head_logits(logits, final_norm(saved));
 }
 
 void GptStage::head_logits(const Tensor& logits, const Tensor& norm) const {
@@ -286,7 +382,9 @@ void GptStage::backward(StageActivations& saved, StageScratch& scratch, const Te
   check(scratch.batch == saved.batch && scratch.tokens == saved.tokens,
         "backward has activations of ({}, {}) tokens, but the gradient of ({}, {})", saved.batch,
         saved.tokens, scratch.batch, scratch.tokens);
-  for (std::size_t i = blocks_.size(); i-- > 0;) {
+  // Another stage may wait for the gradient of the input; below the lowest layer that trains nobody does.
+  const std::size_t lowest = has_embedding() && !embedding_trains() ? lowest_trained() : 0;
+  for (std::size_t i = blocks_.size(); i-- > lowest;) {
     tell(options, &PassListener::before_backward, i + 1);
     backward_block(blocks_[i], saved.blocks[i], scratch, first_layer_ + static_cast<std::int64_t>(i),
                    options);
@@ -297,11 +395,15 @@ void GptStage::backward(StageActivations& saved, StageScratch& scratch, const Te
 
 void GptStage::backward_embedding(const Tensor& dstream, const Tensor& input, const ForwardOptions& options) {
   check(has_embedding(), "only the stage with the first layer has an embedding");
+  if (!embedding_trains()) return;
   tell(options, &PassListener::before_backward, 0);
   if (options.training && config_.dropout > 0)
     drop(dstream, dstream, config_.dropout, options, 0, DropoutPlace::embedding);
-  embedding_backward(gradient(token_embedding_), gradient(position_embedding_), dstream,
-                     input.to(placement_.device));
+  const Tensor tokens = input.to(placement_.device);
+  for_each_document(options, tokens.dim(0), tokens.dim(1), [&](const Rows& rows) {
+    embedding_backward(parameters_[token_embedding_].gradient, parameters_[position_embedding_].gradient,
+                       rows.of(dstream), rows.of(tokens));
+  });
   tell(options, &PassListener::after_backward, 0);
 }
 

@@ -7,12 +7,15 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "common/core/philox.h"
 #include "common/core/tensor.h"
 #include "common/model/config.h"
+#include "common/model/linear_adapter.h"
 #include "common/model/parameter_store.h"
 
 namespace llm {
@@ -95,6 +98,10 @@ struct ForwardOptions {
   PassListener* listener = nullptr;
   // Backward leaves out the embedding; `backward_embedding` is called later.
   bool defer_embedding = false;
+  // Packed documents: where in the batch's B T positions each begins, increasing from 0, every row's first
+  // position among them. A position then attends to its own document only, and positions count from the
+  // document's start. Empty: every row is one document.
+  std::span<const std::int64_t> documents = {};
 };
 
 /// Where a stage's numbers live and what it computes with. bf16 runs on `cuda` only; parameters are then kept
@@ -152,9 +159,22 @@ class GptStage {
   /// Last stage: final norm, head and loss of saved.output. `targets` (B, T) i32 on either device. Writes
   /// saved.losses (B, T) and, if `gradient_scale` is given, accumulates head gradients and leaves d(sum of
   /// scale * losses)/d(output) in scratch.dstream. Returns the sum of the losses (not averaged) over targets
-  /// that are not -1.
+  /// that are not -1. `weights` (B, T) f32, if defined, multiplies each position's share of the gradient; the
+  /// losses are as without.
   double loss(StageActivations& saved, StageScratch& scratch, const Tensor& targets,
-              std::optional<float> gradient_scale);
+              std::optional<float> gradient_scale, const Tensor& weights = Tensor());
+
+  /// Last stage: the final norm (B, T, C) of saved.output, for heads other than the model's own.
+  const Tensor& final_norm(StageActivations& saved) const;
+  /// Its backward: scratch.dnorm holds d(loss)/d(final norm) on entry (`prepare` made room for it);
+  /// scratch.dstream holds d(loss)/d(output) on return, for `backward`.
+  void final_norm_backward(StageActivations& saved, StageScratch& scratch);
+
+  /// Which parameters train, by name; all do at first. Frozen ones keep their values, and no time is spent on
+  /// the gradients of frozen matrices or below the lowest layer that trains.
+  void set_trainable(const std::function<bool(const Parameter&)>& trains);
+  /// What is added to the linear layers of the blocks; it must outlive the stage. nullptr: nothing.
+  void attach(LinearAdapter* adapter) { adapter_ = adapter; }
 
   /// Last stage: logits (B, T, V) of saved.output, written into `logits`, which is f32 on the CPU wherever
   /// the stage is.
@@ -187,8 +207,19 @@ class GptStage {
   void forward_block(std::size_t index, const StageActivations& saved, const ForwardOptions& options) const;
   void backward_block(const BlockParameters& p, const BlockActivations& a, const StageScratch& scratch,
                       std::int64_t layer, const ForwardOptions& options);
-  const Tensor& value(std::size_t index) const;     // to compute with; undefined for kNoParameter
-  const Tensor& gradient(std::size_t index) const;  // undefined for kNoParameter
+  /// A block's linear layer with what is attached to it: y = x w^T + b + adapter(x), and its backward.
+  void linear(const Tensor& y, const Tensor& x, std::size_t weight, std::size_t bias,
+              const ForwardOptions& options) const;
+  void linear_back(const Tensor& dx, const Tensor& dy, const Tensor& x, std::size_t weight, std::size_t bias,
+                   const ForwardOptions& options);
+  const Tensor& value(std::size_t index) const;          // to compute with; undefined for kNoParameter
+  const Tensor& gradient(std::size_t index) const;       // undefined for kNoParameter and if frozen
+  const Tensor& norm_gradient(std::size_t index) const;  // the same, but of a frozen norm it is there
+  bool embedding_trains() const {
+    return parameters_[token_embedding_].trains || parameters_[position_embedding_].trains;
+  }
+  /// The lowest block with something to train (the number of blocks: none); below it backward may stop.
+  std::size_t lowest_trained() const;
 
   GptConfig config_;
   std::int64_t first_layer_, last_layer_;
@@ -198,6 +229,7 @@ class GptStage {
   std::size_t token_embedding_ = kNoParameter, position_embedding_ = kNoParameter;
   std::size_t final_norm_weight_ = kNoParameter, final_norm_bias_ = kNoParameter;
   std::size_t head_ = kNoParameter;  // the token embedding where they are tied
+  LinearAdapter* adapter_ = nullptr;
 };
 
 }  // namespace llm

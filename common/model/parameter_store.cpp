@@ -68,6 +68,13 @@ void ParameterStore::round_values() const {
   if (rounded_.defined()) cast(rounded_, values_);
 }
 
+std::int64_t ParameterStore::trained_count() const {
+  std::int64_t count = 0;
+  for (const Parameter& p : parameters_)
+    if (p.trains) count += element_count(p.shape);
+  return count;
+}
+
 const Parameter* ParameterStore::find(std::string_view name) const {
   for (const Parameter& p : parameters_)
     if (p.name == name) return &p;

@@ -35,6 +35,7 @@ struct Parameter {
   Shape shape = {};         // as stored here: linear weights are (out, in)
   std::int64_t offset = 0;  // first element within the flat buffers
   bool decay = true;        // weight decay applies (matrices and embeddings, not biases and norms)
+  bool trains = true;       // false: frozen, the optimizer leaves it alone and its gradient means nothing
 
   // Where this part lies within the tensor of the whole model. The rows (split_dim 0) or columns (1) of the
   // slices stand here one after the other; queries, keys and values are three slices. Of an unsplit
@@ -104,6 +105,10 @@ class ParameterStore {
   void zero_gradients() const { gradients_.zero(); }
   /// Elements of parameters [first, last), which are neighbours.
   std::int64_t count(std::size_t first, std::size_t last) const;
+  /// Freezes parameter `index`, or lets it train again.
+  void set_trains(std::size_t index, bool trains) { parameters_[index].trains = trains; }
+  /// Elements of parameters that train.
+  std::int64_t trained_count() const;
 
  private:
   std::vector<Parameter> parameters_;

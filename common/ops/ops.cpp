@@ -6,6 +6,7 @@
 #include "common/ops/checks.h"
 #include "common/ops/cpu/gemm.h"
 #include "common/ops/cpu/kernels.h"
+#include "common/ops/cuda/gemm.h"
 #include "common/ops/cuda/kernels.h"
 
 namespace llm {
@@ -59,12 +60,66 @@ void linear_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const
   const std::int64_t out = w.dim(0), in = w.dim(1);
   const std::int64_t rows = check.rows("x", x, in);
   check.same_rows("dy", dy, out, rows);
-  check.same_shape("dw", dw, "w", w, DType::f32);
+  if (dw.defined()) check.same_shape("dw", dw, "w", w, DType::f32);
   if (dx.defined()) check.same_rows("dx", dx, in, rows);
   if (db.defined()) check.shape("db", db, {out}, DType::f32);
   if (check.on_cuda()) return cuda::linear_backward(dx, dw, db, dy, x, w);
-  cpu::linear_backward(mutable_or_null(dx), dw.data(), mutable_or_null(db), dy.data(), x.data(), w.data(),
-                       rows, in, out);
+  cpu::linear_backward(mutable_or_null(dx), mutable_or_null(dw), mutable_or_null(db), dy.data(), x.data(),
+                       w.data(), rows, in, out);
+}
+
+namespace {
+
+struct MatrixSize {
+  std::int64_t rows, columns, stride;
+};
+MatrixSize size_of_matrix(const MatrixColumns& m, const char* name) {
+  llm::check(m.tensor.defined() && m.tensor.rank() >= 1, "matrix_product: {} is not defined", name);
+  const std::int64_t stride = m.tensor.dim(-1);
+  const std::int64_t columns = m.columns < 0 ? stride - m.first : m.columns;
+  llm::check(stride > 0 && m.first >= 0 && columns >= 0 && m.first + columns <= stride,
+             "matrix_product: columns {} to {} are not within {} of shape {}", m.first, m.first + columns - 1,
+             name, to_string(m.tensor.shape()));
+  return {m.tensor.numel() / stride, columns, stride};
+}
+const void* first_element(const MatrixColumns& m) {
+  return static_cast<const std::byte*>(m.tensor.raw()) +
+         static_cast<std::size_t>(m.first) * size_of(m.tensor.dtype());
+}
+
+}  // namespace
+
+void matrix_product(const MatrixColumns& c, const MatrixColumns& a, const MatrixColumns& b,
+                    const ProductOptions& o) {
+  const Checks check{"matrix_product", "a", a.tensor};
+  const MatrixSize as = size_of_matrix(a, "a"), bs = size_of_matrix(b, "b"), cs = size_of_matrix(c, "c");
+  check.tensor("b", b.tensor);
+  if (c.tensor.dtype() != DType::f32 || c.tensor.device() != check.device) check.tensor("c", c.tensor);
+  const std::int64_t m = o.transpose_a ? as.columns : as.rows, k = o.transpose_a ? as.rows : as.columns;
+  const std::int64_t n = o.transpose_b ? bs.rows : bs.columns;
+  llm::check(k == (o.transpose_b ? bs.columns : bs.rows) && cs.rows == m && cs.columns == n,
+             "matrix_product: ({}, {}){} times ({}, {}){} does not give ({}, {})", as.rows, as.columns,
+             o.transpose_a ? " transposed" : "", bs.rows, bs.columns, o.transpose_b ? " transposed" : "",
+             cs.rows, cs.columns);
+  if (m == 0 || n == 0) return;
+  if (check.on_cuda())
+    return cuda::gemm({.transpose_a = o.transpose_a,
+                       .transpose_b = o.transpose_b,
+                       .m = m,
+                       .n = n,
+                       .k = k,
+                       .alpha = o.alpha,
+                       .inputs = a.tensor.dtype(),
+                       .a = first_element(a),
+                       .lda = as.stride,
+                       .b = first_element(b),
+                       .ldb = bs.stride,
+                       .beta = o.beta,
+                       .output = c.tensor.dtype(),
+                       .c = const_cast<void*>(first_element(c)),
+                       .ldc = cs.stride});
+  gemm(o.transpose_a, o.transpose_b, m, n, k, o.alpha, static_cast<const float*>(first_element(a)), as.stride,
+       static_cast<const float*>(first_element(b)), bs.stride, o.beta, c.tensor.data() + c.first, cs.stride);
 }
 
 namespace {

@@ -44,9 +44,23 @@ void linear_forward(const Tensor& y, const Tensor& x, const Tensor& w, const Ten
 /// linear_backward.
 void linear_gelu_forward(const Tensor& y, const Tensor& pre, const Tensor& x, const Tensor& w,
                          const Tensor& b);
-/// dx = dy w (unless dx is undefined), dw += dy^T x, db += column sums of dy (unless undefined).
+/// dx = dy w, dw += dy^T x, db += column sums of dy; each may be undefined: it is then not wanted.
 void linear_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const Tensor& dy, const Tensor& x,
                      const Tensor& w);
+
+/// Columns [first, first + columns) of a tensor's rows, as a matrix. All columns by default.
+struct MatrixColumns {
+  const Tensor& tensor;
+  std::int64_t first = 0;
+  std::int64_t columns = -1;
+};
+struct ProductOptions {
+  bool transpose_a = false, transpose_b = false;
+  float alpha = 1, beta = 0;
+};
+/// c = alpha op(a) op(b) + beta c. c may be f32 where a and b are bf16. Chapter 7's adapters are made of it.
+void matrix_product(const MatrixColumns& c, const MatrixColumns& a, const MatrixColumns& b,
+                    const ProductOptions& options = {});
 
 // ---- embedding ----------------------------------------------------------------------------------
 
@@ -146,9 +160,11 @@ void cross_entropy_backward(const Tensor& dlogits, const Tensor& logits, const T
 void linear_cross_entropy_forward(const Tensor& losses, const Tensor& x, const Tensor& w,
                                   const Tensor& targets);
 /// Forward and backward together (each block of logits is turned into its gradient at once):
-/// dx overwritten, dw accumulated, both for sum_i scale * losses[i].
+/// dx overwritten, dw accumulated unless undefined, both for sum_i scale * weights[i] * losses[i]. `weights`
+/// (N) f32; undefined: all 1.
 void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& dw, const Tensor& x,
-                          const Tensor& w, const Tensor& targets, float scale);
+                          const Tensor& w, const Tensor& targets, float scale,
+                          const Tensor& weights = Tensor());
 
 // ---- optimizer ------------------------------------------------------------------------------------
 

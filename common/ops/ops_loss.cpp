@@ -60,20 +60,23 @@ void linear_cross_entropy_forward(const Tensor& losses, const Tensor& x, const T
                                   const Tensor& targets) {
   const Checks check{"linear_cross_entropy_forward", "x", x};
   const std::int64_t rows = check_head(check, losses, x, w, targets);
-  if (check.on_cuda()) return cuda::linear_cross_entropy(losses, Tensor(), Tensor(), x, w, targets, 0);
+  if (check.on_cuda())
+    return cuda::linear_cross_entropy(losses, Tensor(), Tensor(), x, w, targets, 0, Tensor());
   cpu::linear_cross_entropy(losses.data(), nullptr, nullptr, x.data(), w.data(), targets.data<std::int32_t>(),
-                            0, rows, w.dim(1), w.dim(0));
+                            0, nullptr, rows, w.dim(1), w.dim(0));
 }
 
 void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& dw, const Tensor& x,
-                          const Tensor& w, const Tensor& targets, float scale) {
+                          const Tensor& w, const Tensor& targets, float scale, const Tensor& weights) {
   const Checks check{"linear_cross_entropy", "x", x};
   const std::int64_t rows = check_head(check, losses, x, w, targets);
-  check.same_shape("dw", dw, "w", w, DType::f32);
+  if (dw.defined()) check.same_shape("dw", dw, "w", w, DType::f32);
   check.same_rows("dx", dx, w.dim(1), rows);
-  if (check.on_cuda()) return cuda::linear_cross_entropy(losses, dx, dw, x, w, targets, scale);
-  cpu::linear_cross_entropy(losses.data(), dx.data(), dw.data(), x.data(), w.data(),
-                            targets.data<std::int32_t>(), scale, rows, w.dim(1), w.dim(0));
+  if (weights.defined()) check.count("weights", weights, rows, DType::f32);
+  if (check.on_cuda()) return cuda::linear_cross_entropy(losses, dx, dw, x, w, targets, scale, weights);
+  cpu::linear_cross_entropy(losses.data(), dx.data(), dw.defined() ? dw.data() : nullptr, x.data(), w.data(),
+                            targets.data<std::int32_t>(), scale, weights.defined() ? weights.data() : nullptr,
+                            rows, w.dim(1), w.dim(0));
 }
 
 }  // namespace llm

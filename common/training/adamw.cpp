@@ -18,12 +18,18 @@ void validate(const AdamWOptions& options) {
 
 std::vector<DecayRange> decay_ranges(const ParameterStore& parameters) {
   std::vector<DecayRange> ranges;
+  bool joins = false;  // whether the parameter before trains
   for (const Parameter& p : parameters.all()) {
-    if (!ranges.empty() && ranges.back().decay == p.decay) {
+    if (!p.trains) {
+      joins = false;
+      continue;
+    }
+    if (joins && ranges.back().decay == p.decay) {
       ranges.back().end = p.offset + p.value.numel();
       continue;
     }
-    if (!ranges.empty()) ranges.back().end = p.offset;
+    if (joins) ranges.back().end = p.offset;
+    joins = true;
     ranges.push_back({p.offset, p.offset + p.value.numel(), p.decay});
   }
   return ranges;
@@ -59,7 +65,12 @@ void AdamW::step(double learning_rate, double gradient_scale) {
 }
 
 double gradient_norm(const ParameterStore& parameters) {
-  return std::sqrt(squared_norm(parameters.gradients()));
+  if (parameters.trained_count() == parameters.count())
+    return std::sqrt(squared_norm(parameters.gradients()));
+  double sum = 0;
+  for (const DecayRange& range : decay_ranges(parameters))
+    sum += squared_norm(parameters.gradients().range(range.begin, {range.end - range.begin}));
+  return std::sqrt(sum);
 }
 
 double clip_scale(double norm, double limit) {

@@ -29,15 +29,16 @@ struct DecayRange {
   bool decay = true;
 };
 
-/// The store's parameters as few stretches: neighbours of one kind are joined (gaps between them belong to
-/// either).
+/// The store's parameters that train, as few stretches: neighbours of one kind are joined (gaps between them
+/// belong to either).
 std::vector<DecayRange> decay_ranges(const ParameterStore& parameters);
 
 class AdamW {
  public:
   AdamW(const ParameterStore& parameters, const AdamWOptions& options);
 
-  /// One update of all parameters from their gradients, which are first multiplied by `gradient_scale`.
+  /// One update of all parameters that trained when the optimizer was made, from their gradients, which are
+  /// first multiplied by `gradient_scale`.
   void step(double learning_rate, double gradient_scale = 1);
 
   std::int64_t steps_taken = 0;
@@ -49,8 +50,8 @@ class AdamW {
   std::vector<DecayRange> ranges_;
 };
 
-/// The Euclidean norm of all gradients as one vector, summed in double in an order that depends only on their
-/// count.
+/// The Euclidean norm of all gradients (of parameters that train) as one vector, summed in double in an order
+/// that depends only on their count.
 double gradient_norm(const ParameterStore& parameters);
 
 /// What gradients of norm `norm` are multiplied by so that their norm is at most `limit` (Pascanu et al.

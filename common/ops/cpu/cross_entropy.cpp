@@ -57,8 +57,8 @@ void cross_entropy_backward(float* dlogits, const float* logits, const std::int3
 // are made, turned into their own gradient in place, used for dx and dw, and forgotten. Smaller blocks would
 // need less memory but pass more often over w and dw, which are 154 MB each.
 void linear_cross_entropy(float* losses, float* dx, float* dw, const float* x, const float* w,
-                          const std::int32_t* targets, float scale, Index rows, Index channels,
-                          Index vocabulary) {
+                          const std::int32_t* targets, float scale, const float* weights, Index rows,
+                          Index channels, Index vocabulary) {
   constexpr Index kLogits = Index{16} << 20;  // elements
   const Index most = std::max<Index>(1, kLogits / vocabulary);
   const Index blocks = std::max<Index>(1, (rows + most - 1) / most);
@@ -72,13 +72,15 @@ void linear_cross_entropy(float* losses, float* dx, float* dw, const float* x, c
     parallel_for(n, grain(vocabulary), [=](Index begin, Index end) {
       for (Index row = begin; row < end; ++row) {
         float* line = logits + row * vocabulary;
-        losses[first + row] = row_loss(dx ? line : nullptr, line, targets[first + row], scale, vocabulary);
+        const float weight = weights ? scale * weights[first + row] : scale;
+        losses[first + row] = row_loss(dx ? line : nullptr, line, targets[first + row], weight, vocabulary);
       }
     });
     if (!dx) continue;
     multiply({false, false, n, channels, vocabulary, 1, logits, vocabulary, w, channels, 0,
               dx + first * channels, channels});
-    multiply({true, false, vocabulary, channels, n, 1, logits, vocabulary, xs, channels, 1, dw, channels});
+    if (dw)
+      multiply({true, false, vocabulary, channels, n, 1, logits, vocabulary, xs, channels, 1, dw, channels});
   }
 }
 

@@ -76,10 +76,10 @@ void cross_entropy_forward(float* losses, const float* logits, const std::int32_
                            Index vocabulary);
 void cross_entropy_backward(float* dlogits, const float* logits, const std::int32_t* targets, float scale,
                             Index rows, Index vocabulary);
-/// dx and dw null: losses only.
+/// dx null: losses only. dw and weights may be null.
 void linear_cross_entropy(float* losses, float* dx, float* dw, const float* x, const float* w,
-                          const std::int32_t* targets, float scale, Index rows, Index channels,
-                          Index vocabulary);
+                          const std::int32_t* targets, float scale, const float* weights, Index rows,
+                          Index channels, Index vocabulary);
 
 // adamw.cpp
 void adamw_update(float* values, float* first_moment, float* second_moment, const float* gradients,

@@ -16,7 +16,7 @@ void linear_forward(float* y, const float* x, const float* w, const float* b, In
 void linear_backward(float* dx, float* dw, float* db, const float* dy, const float* x, const float* w,
                      Index rows, Index in, Index out) {
   if (dx) multiply({false, false, rows, in, out, 1, dy, out, w, in, 0, dx, in});  // (N, O) (O, I) -> (N, I)
-  multiply({true, false, out, in, rows, 1, dy, out, x, in, 1, dw, in});           // (O, N) (N, I) -> (O, I)
+  if (dw) multiply({true, false, out, in, rows, 1, dy, out, x, in, 1, dw, in});   // (O, N) (N, I) -> (O, I)
   if (!db) return;
   // Column sums, eight rows at a time, so that db is read and written only once for them.
   constexpr Index kRows = 8;

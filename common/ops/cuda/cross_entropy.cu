@@ -18,11 +18,11 @@ namespace {
 // cache when they are read again; four blocks of 512 would push each other out.
 constexpr int kThreads = 1024, kFewThreads = 128;  // for vocabularies of more, and of at most 4096
 
-/// losses or dlogits may be null; dlogits may be logits.
+/// losses, dlogits or weights may be null; dlogits may be logits.
 template <int N, int Threads, typename T>
 __global__ void __launch_bounds__(Threads)
     cross_entropy_kernel(float* losses, T* dlogits, const T* logits, const std::int32_t* targets, float scale,
-                         std::int64_t vocabulary, DeviceReport* report) {
+                         const float* weights, std::int64_t vocabulary, DeviceReport* report) {
   const std::int64_t row = blockIdx.x;
   const int thread = threadIdx.x, target = targets[row];
   logits += row * vocabulary;
@@ -44,6 +44,7 @@ __global__ void __launch_bounds__(Threads)
   if (losses != nullptr && thread == 0) losses[row] = logf(all.total) + (all.most - right);
   if (dlogits == nullptr) return;
   __syncthreads();  // all threads have read the target's logit
+  if (weights != nullptr) scale *= weights[row];
   const float factor = scale / all.total;
   visit_row<N, Threads, /*Backwards=*/true>(logits, vocabulary, [&](std::int64_t at, auto& v) {
     constexpr int kCount = std::extent_v<std::remove_reference_t<decltype(v)>>;
@@ -57,10 +58,10 @@ __global__ void __launch_bounds__(Threads)
 /// Rows [0, rows) of logits (rows, V). Null: not wanted.
 template <typename T>
 void run(float* losses, T* dlogits, const T* logits, const std::int32_t* targets, float scale,
-         std::int64_t rows, std::int64_t vocabulary) {
+         const float* weights, std::int64_t rows, std::int64_t vocabulary) {
   const auto go = [&](auto kernel, int threads) {
-    launch(kernel, {blocks(rows), blocks(threads)}, losses, dlogits, logits, targets, scale, vocabulary,
-           device_report());
+    launch(kernel, {blocks(rows), blocks(threads)}, losses, dlogits, logits, targets, scale, weights,
+           vocabulary, device_report());
   };
   if (dlogits != nullptr && !aligned_alike(dlogits, logits))
     go(cross_entropy_kernel<1, kThreads, T>, kThreads);
@@ -77,7 +78,7 @@ void cross_entropy(const Tensor& losses, const Tensor& dlogits, const Tensor& lo
   if (logits.numel() == 0) return;
   by_type(logits, [&]<typename T>() {
     run<T>(device_data<float>(losses), device_data<T>(dlogits), device_data<T>(logits),
-           targets.data<std::int32_t>(), scale, targets.numel(), logits.dim(-1));
+           targets.data<std::int32_t>(), scale, nullptr, targets.numel(), logits.dim(-1));
   });
 }
 
@@ -94,7 +95,8 @@ void cross_entropy_backward(const Tensor& dlogits, const Tensor& logits, const T
 // once over w and twice over dw, so fewer and larger ones are faster; the default leaves some 2700 rows of
 // GPT-2's vocabulary, with which the products are as fast as they get.
 void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& dw, const Tensor& x,
-                          const Tensor& w, const Tensor& targets, float scale, Index logits_at_a_time) {
+                          const Tensor& w, const Tensor& targets, float scale, const Tensor& weights,
+                          Index logits_at_a_time) {
   const Index vocabulary = w.dim(0), channels = w.dim(1), rows = targets.numel();
   const Index most = std::max<Index>(1, logits_at_a_time / vocabulary);
   const Index count = std::max<Index>(1, divide_up(rows, most)), block = divide_up(rows, count);
@@ -118,7 +120,8 @@ void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& 
     by_type(x, [&]<typename T>() {
       T* const lines = device_data<T>(logits);
       run<T>(losses.data() + first, dx.defined() ? lines : nullptr, lines,
-             targets.data<std::int32_t>() + first, scale, n, vocabulary);
+             targets.data<std::int32_t>() + first, scale,
+             weights.defined() ? weights.data() + first : nullptr, n, vocabulary);
     });
     if (!dx.defined()) continue;
     gemm({.m = n,
@@ -132,6 +135,7 @@ void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& 
           .output = dtype,
           .c = dx.range(first * channels, {n, channels}).raw(),
           .ldc = channels});
+    if (!dw.defined()) continue;
     gemm({.transpose_a = true,
           .m = vocabulary,
           .n = channels,

@@ -65,9 +65,9 @@ void cross_entropy(const Tensor& losses, const Tensor& dlogits, const Tensor& lo
                    float scale);
 /// The elements of logits that linear_cross_entropy makes at a time: 256 MB of bf16.
 constexpr Index kLogitsAtATime = Index{1} << 27;
-/// dx and dw undefined: losses only.
+/// dx undefined: losses only. dw and weights may be undefined.
 void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& dw, const Tensor& x,
-                          const Tensor& w, const Tensor& targets, float scale,
+                          const Tensor& w, const Tensor& targets, float scale, const Tensor& weights,
                           Index logits_at_a_time = kLogitsAtATime);
 
 // optimizer.cu

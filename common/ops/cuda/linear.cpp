@@ -62,19 +62,20 @@ void linear_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const
           .output = dx.dtype(),
           .c = dx.raw(),
           .ldc = in});
-  gemm({.transpose_a = true,  // (O, N) (N, I) -> (O, I), added in f32
-        .m = out,
-        .n = in,
-        .k = rows,
-        .inputs = dy.dtype(),
-        .a = dy.raw(),
-        .lda = out,
-        .b = x.raw(),
-        .ldb = in,
-        .beta = 1,
-        .output = DType::f32,
-        .c = dw.raw(),
-        .ldc = in});
+  if (dw.defined())  // (O, N) (N, I) -> (O, I), added in f32
+    gemm({.transpose_a = true,
+          .m = out,
+          .n = in,
+          .k = rows,
+          .inputs = dy.dtype(),
+          .a = dy.raw(),
+          .lda = out,
+          .b = x.raw(),
+          .ldb = in,
+          .beta = 1,
+          .output = DType::f32,
+          .c = dw.raw(),
+          .ldc = in});
   if (db.defined()) add_column_sums(db.data(), dy, out);
 }
 
