@@ -1,6 +1,7 @@
-// DPO's loss and the way from a loss over log-probabilities to the model's gradients. See preferences.h.
+// DPO's loss. See preferences.h.
 #include "common/finetuning/preferences.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "common/core/error.h"
@@ -41,36 +42,6 @@ DpoLoss dpo_loss(std::span<const double> chosen, std::span<const double> rejecte
     result.drejected.push_back(static_cast<float>(-beta * dz));
   }
   return result;
-}
-
-std::vector<double> answer_log_probabilities(GptStage& model, StageActivations& saved, StageScratch& scratch,
-                                             const Batch& batch, const ForwardOptions& options) {
-  model.forward(saved, batch.inputs, options);
-  model.loss(saved, scratch, batch.targets, std::nullopt);  // a target's loss is -log p of it
-  const Tensor losses = saved.losses.to(Device::cpu);
-  const std::int64_t rows = batch.inputs.dim(0), length = batch.inputs.dim(1);
-  std::vector<double> sums(static_cast<std::size_t>(rows));
-  for (std::int64_t b = 0; b < rows; ++b)
-    for (std::int64_t t = 0; t < length; ++t)
-      sums[static_cast<std::size_t>(b)] -= losses.data()[b * length + t];
-  return sums;
-}
-
-void backpropagate(GptStage& model, StageActivations& saved, StageScratch& scratch, const Batch& batch,
-                   const Tensor& weights, const ForwardOptions& options) {
-  model.loss(saved, scratch, batch.targets, 1.0F, weights);
-  model.backward(saved, scratch, batch.inputs, options);
-}
-
-Tensor row_weights(const Batch& batch, std::span<const float> per_row) {
-  const std::int64_t rows = batch.targets.dim(0), length = batch.targets.dim(1);
-  check(static_cast<std::int64_t>(per_row.size()) == rows, "{} weights were given for {} rows",
-        per_row.size(), rows);
-  Tensor weights({rows, length});
-  for (std::int64_t i = 0; i < rows * length; ++i)
-    if (batch.targets.data<std::int32_t>()[i] >= 0)
-      weights.data()[i] = -per_row[static_cast<std::size_t>(i / length)];
-  return weights;
 }
 
 }  // namespace llm

@@ -15,9 +15,6 @@
 #include <span>
 #include <vector>
 
-#include "common/model/gpt.h"
-#include "common/text/batches.h"
-
 namespace llm {
 
 struct DpoLoss {
@@ -31,18 +28,5 @@ struct DpoLoss {
 DpoLoss dpo_loss(std::span<const double> chosen, std::span<const double> rejected,
                  std::span<const double> reference_chosen, std::span<const double> reference_rejected,
                  double beta);
-
-/// log p of the targets of each row (those that are not -1), summed per row, from a forward pass that this
-/// makes. `saved` is left ready for `backpropagate`.
-std::vector<double> answer_log_probabilities(GptStage& model, StageActivations& saved, StageScratch& scratch,
-                                             const Batch& batch, const ForwardOptions& options = {});
-
-/// The backward pass of a loss that is a function of log-probabilities, right behind the forward pass that
-/// made them: `weights` (B, T) holds -d loss / d log p of each position, on the CPU. Gradients accumulate.
-void backpropagate(GptStage& model, StageActivations& saved, StageScratch& scratch, const Batch& batch,
-                   const Tensor& weights, const ForwardOptions& options = {});
-
-/// Weights for `backpropagate` from one number per row: -per_row[b] at each target of row b, 0 elsewhere.
-Tensor row_weights(const Batch& batch, std::span<const float> per_row);
 
 }  // namespace llm
