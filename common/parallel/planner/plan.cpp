@@ -102,8 +102,7 @@ Plan make_plan(const ModelShape& shape, const Hardware& hw, const Calibration& c
         const Memory& m = smallest->memory;
         plan.refused.push_back(
             {pp, grid.dp, tp,
-             fmt::format("needs {} of {}: {} for parameters, gradients and optimizer, {} for activations, at "
-                         "the least (ZeRO-{}, micro-batch {})",
+             fmt::format("needs {} of {}: model states {}, activations {} (ZeRO-{}, micro-batch {})",
                          gigabytes(m.total()), gigabytes(usable),
                          gigabytes(m.parameters + m.gradients + m.optimizer), gigabytes(m.activations),
                          smallest->layout.zero, smallest->layout.micro_batch)});
