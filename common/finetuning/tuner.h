@@ -16,8 +16,8 @@
 namespace llm {
 
 struct TunerOptions {
-  Schedule schedule;
-  AdamWOptions adamw;
+  Schedule schedule = {};
+  AdamWOptions adamw = {};
   double clip = 1;  // largest norm of the gradients of all stores together; 0: no clipping
 };
 

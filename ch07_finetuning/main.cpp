@@ -1,0 +1,155 @@
+// Chapter 7: a story teller becomes something one can talk to. Without a command: the walk.
+#include "ch07_finetuning/finetuning.h"
+#include "common/cli/program.h"
+#include "common/ops/ops.h"
+
+int main(int argc, char** argv) {
+  using namespace llm;
+  CLI::App app{"Chapter 7: fine-tune a model, teach it preferences, and measure what it can do"};
+  CommonOptions common;
+  add_common_options(app, common);
+  common.runs_on = {describe_gemm()};
+  common.uses_device = true;
+
+  LoraOptions lora;
+  std::int64_t rank = 0;
+  const auto add_tune = [&](CLI::App* command, ch07::TuneOptions& t) {
+    command->add_option("--model", t.model, "model folder to start from")->required();
+    command->add_option("--out", t.out, "folder for the new model, its metrics and pictures")->required();
+    command->add_option("--steps", t.steps)->check(between(1, 1e9))->capture_default_str();
+    command->add_option("--batch", t.batch, "examples of a step")
+        ->check(between(1, 65536))
+        ->capture_default_str();
+    command->add_option("--lr", t.learning_rate, "largest learning rate")
+        ->check(above(0, 10))
+        ->capture_default_str();
+    command->add_option("--weight-decay", t.weight_decay)->check(between(0, 10))->capture_default_str();
+    command->add_option("--clip", t.clip, "largest norm of the gradients; 0: none")
+        ->check(between(0, 1e9))
+        ->capture_default_str();
+  };
+  const auto add_lora = [&](CLI::App* command) {
+    command->add_option("--lora", rank, "train adapters of this rank instead of all parameters")
+        ->check(between(1, 65536));
+    command->add_option("--alpha", lora.alpha, "adapters are scaled by alpha / rank")
+        ->check(above(0, 1e6))
+        ->capture_default_str();
+    command->add_option("--lora-dropout", lora.dropout)->check(between(0, 0.99))->capture_default_str();
+    command->add_option("--targets", lora.targets, "layers with adapters, by the end of their names")
+        ->delimiter(',')
+        ->capture_default_str();
+    command->add_flag("--split-qkv", lora.split_qkv, "adapters of their own for queries, keys and values");
+  };
+
+  ch07::ClassifyCommand c;
+  c.tune.steps = 260;
+  c.tune.learning_rate = 1e-3;
+  CLI::App* classify = app.add_subcommand("classify", "a new head names the class of a text");
+  add_tune(classify, c.tune);
+  add_lora(classify);
+  classify->add_option("--data", c.data, "lines of label, tab, text; default: stories that end well or not");
+  classify->add_option("--labels", c.labels, "of --data")->delimiter(',')->capture_default_str();
+  classify->add_option("--stories", c.stories, "without --data")
+      ->check(between(20, 1e7))
+      ->capture_default_str();
+  classify->add_option("--train", c.part, "head, last-block, everything, or lora")->capture_default_str();
+  classify->add_option("--longest", c.longest, "tokens of a text, the rest is cut off; 0: the context")
+      ->check(between(0, 1 << 20))
+      ->capture_default_str();
+
+  ch07::InstructCommand i;
+  i.tune.steps = 600;
+  i.tune.batch = 12;
+  i.tune.learning_rate = 1.5e-3;
+  CLI::App* instruct = app.add_subcommand("instruct", "questions and answers");
+  add_tune(instruct, i.tune);
+  add_lora(instruct);
+  instruct->add_option("--data", i.data, "instructions as JSON; default: questions about stories");
+  instruct->add_option("--template", i.style, "chat or alpaca")->capture_default_str();
+  instruct->add_option("--questions", i.questions, "without --data")
+      ->check(between(1, 1e7))
+      ->capture_default_str();
+  instruct->add_option("--held-out", i.held_out)->check(between(1, 1e6))->capture_default_str();
+  instruct->add_flag("!--no-mask", i.mask_prompt, "learn the prompts too, not only the answers");
+  instruct->add_flag("--pack", i.packing,
+                     "several examples per row of the context's length, none of which sees another");
+
+  ch07::DpoCommand d;
+  d.tune.steps = 60;
+  d.tune.batch = 8;
+  d.tune.learning_rate = 1e-4;
+  CLI::App* dpo = app.add_subcommand("dpo", "preferences: better and worse answers in pairs");
+  add_tune(dpo, d.tune);
+  add_lora(dpo);
+  dpo->add_option("--data", d.data,
+                  "instructions with \"chosen\" and \"rejected\"; default: endings of stories");
+  dpo->add_option("--pairs", d.pairs, "without --data")->check(between(1, 1e7))->capture_default_str();
+  dpo->add_option("--held-out", d.held_out)->check(between(1, 1e6))->capture_default_str();
+  dpo->add_option("--beta", d.beta)->check(above(0, 100))->capture_default_str();
+
+  ch07::GrpoCommand g;
+  g.tune.steps = 40;
+  g.tune.batch = 8;
+  g.tune.learning_rate = 1e-4;
+  CLI::App* grpo = app.add_subcommand("grpo", "rewards: answers to stories' questions that can be checked");
+  add_tune(grpo, g.tune);
+  grpo->add_option("--group", g.group, "answers to each question")
+      ->check(between(2, 4096))
+      ->capture_default_str();
+  grpo->add_option("--held-out", g.held_out)->check(between(1, 1e6))->capture_default_str();
+  grpo->add_option("--updates", g.updates, "steps on the same answers")
+      ->check(between(1, 1000))
+      ->capture_default_str();
+  grpo->add_option("--kl", g.grpo.kl, "weight of the divergence from the start")
+      ->check(between(0, 100))
+      ->capture_default_str();
+  grpo->add_option("--ratio-clip", g.grpo.clip)->check(above(0, 0.999))->capture_default_str();
+
+  ch07::EvaluateCommand e;
+  CLI::App* evaluate = app.add_subcommand("evaluate", "multiple choice, text, questions");
+  evaluate->add_option("--model", e.model, "model folder")->required();
+  evaluate->add_option("--choices", e.choices, "JSON lines of context, choices, gold");
+  evaluate->add_option("--text", e.texts, "a text, JSON lines of texts, or a folder of them");
+  evaluate->add_option("--questions", e.questions, "how many of the stories' questions")
+      ->check(between(0, 1e6))
+      ->capture_default_str();
+
+  ch07::MergeCommand m;
+  CLI::App* merge = app.add_subcommand("merge", "add an adapter's products to a model's weights");
+  merge->add_option("--model", m.model, "model folder")->required();
+  merge->add_option("--adapter", m.adapter, "folder in PEFT's layout")->required();
+  merge->add_option("--out", m.out, "folder for the merged model")->required();
+
+  return run_program(argc, argv, app, common, [&] {
+    const Placement placement{common.device, DType::f32};
+    for (ch07::TuneOptions* t : {&c.tune, &i.tune, &d.tune, &g.tune}) {
+      t->placement = placement;
+      t->seed = common.seed;
+      t->metrics = common.metrics;
+      if (rank > 0) {
+        lora.rank = rank;
+        t->lora = lora;
+      }
+    }
+    e.placement = placement;
+    e.seed = common.seed;
+    e.metrics = common.metrics;
+    if (classify->parsed()) {
+      if (c.part == "lora" && rank == 0) c.tune.lora = lora;
+      if (c.part != "lora" && rank > 0) fail_usage("--lora goes with --train lora");
+      ch07::classify(c);
+    } else if (instruct->parsed()) {
+      ch07::instruct(i);
+    } else if (dpo->parsed()) {
+      ch07::dpo(d);
+    } else if (grpo->parsed()) {
+      ch07::grpo(g);
+    } else if (evaluate->parsed()) {
+      ch07::evaluate(e);
+    } else if (merge->parsed()) {
+      ch07::merge(m);
+    } else {
+      ch07::walk({common.work, common.seed, placement, common.metrics});
+    }
+  });
+}

@@ -1,0 +1,64 @@
+// The walk: the story teller of chapter 5 learns to classify, to answer, to prefer, and to be right.
+#include <fmt/format.h>
+
+#include "ch07_finetuning/finetuning.h"
+#include "common/cli/format.h"
+#include "common/core/error.h"
+#include "common/text/story_labels.h"
+
+namespace llm::ch07 {
+
+namespace {
+
+TuneOptions tune(const WalkCommand& command, const fs::path& model, const char* out, std::int64_t steps,
+                 std::int64_t batch, double rate) {
+  TuneOptions t;
+  t.model = model;
+  t.out = command.work / "ch07_finetuning" / out;
+  t.placement = command.placement;
+  t.seed = command.seed;
+  t.metrics = command.metrics;
+  t.steps = steps;
+  t.batch = batch;
+  t.learning_rate = rate;
+  return t;
+}
+
+/// Three questions about a story that the model was not trained on.
+void converse(const OpenModel& open, std::uint64_t seed) {
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    const Question q = make_question(seed + 2, i);
+    const Asked asked{styled_prompt("chat", q.question, q.story), q.answer};
+    const ExactMatch answer = ask_all(open, {asked});
+    if (i == 0 || make_question(seed + 2, i - 1).story != q.story) fmt::print("\n  {}\n", q.story);
+    fmt::print("  User: {}\n  Assistant: {}   ({})\n", q.question, answer.given.front(),
+               answer.exact ? "right" : "the answer is: " + q.answer);
+  }
+}
+
+}  // namespace
+
+void walk(const WalkCommand& command) {
+  const fs::path base = command.work / "ch05_pretraining";
+  check(fs::exists(base / "model.safetensors"),
+        "{} has no model yet; chapter 5 makes it: ./book run ch05, or build/cpu/bin/ch05_pretraining",
+        base.string());
+
+  fmt::print("── Does a story end well? A new head on the last token\n\n");
+  classify({.tune = tune(command, base, "classifier", 260, 16, 1e-3)});
+
+  fmt::print("\n── Questions and answers\n\n");
+  instruct({.tune = tune(command, base, "instruct", 600, 12, 1.5e-3)});
+
+  fmt::print("\n── Preferences\n\n");
+  dpo({.tune = tune(command, base, "dpo", 60, 8, 1e-4)});
+
+  fmt::print("\n── Rewards\n\n");
+  const fs::path answering = command.work / "ch07_finetuning" / "instruct";
+  grpo({.tune = tune(command, answering, "grpo", 40, 8, 1e-4)});
+
+  fmt::print("\nA conversation with the model:\n");
+  converse(open_model(command.work / "ch07_finetuning" / "grpo", command.placement), command.seed);
+}
+
+}  // namespace llm::ch07
