@@ -15,6 +15,26 @@ pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
 
+# MPI and NCCL carry what ranks say to each other in chapter 6; without them ranks are threads. Programs for other
+# machines do not lean on what may not be there.
+set(LLM_MPI OFF)
+set(LLM_NCCL OFF)
+if(NOT LLM_PORTABLE)
+  set(MPI_CXX_SKIP_MPICXX ON)  # C's functions are all we call
+  find_package(MPI QUIET COMPONENTS CXX)
+  if(MPI_CXX_FOUND)
+    set(LLM_MPI ON)
+  endif()
+  if(LLM_CUDA)
+    find_path(LLM_NCCL_INCLUDE nccl.h HINTS /usr/local/cuda/include)
+    find_library(LLM_NCCL_LIBRARY nccl HINTS /usr/local/cuda/lib64)
+    if(LLM_NCCL_INCLUDE AND LLM_NCCL_LIBRARY)
+      set(LLM_NCCL ON)
+    endif()
+  endif()
+endif()
+message(STATUS "Ranks of chapter 6: threads; MPI ${LLM_MPI}, NCCL ${LLM_NCCL}")
+
 # Who multiplies matrices on the CPU. The built-in product is the default: it runs within some 5% of oneDNN 2.6 on the
 # sizes of GPT-2 124M, ahead of it in the forward pass of small models and behind in their weight gradients, and
 # nearly everywhere ahead of OpenBLAS 0.3.21 and Eigen 3.4 (`ch03_attention_bench --benchmark_filter=linear_product`).

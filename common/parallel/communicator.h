@@ -29,11 +29,11 @@ struct CommunicatorOptions {
   static double default_deadline();  // the environment's LLM_DEADLINE, or 60
 };
 
-/// A wait lasted longer than the deadline.
+/// A wait lasted longer than the deadline, or this process was told to end while it waited.
 struct DeadlineError : Error {
   using Error::Error;
-  double seconds = 0;        // the deadline
-  std::vector<int> missing;  // the ranks waited for, as the communicator numbers them; may be empty
+  double seconds = 0;   // the deadline; -1: told to end
+  std::string whom;     // who was waited for: "ranks 0 and 2"
   std::string history;  // the last operations of this rank, line by line, if somebody kept them (tracing)
 };
 

@@ -58,10 +58,19 @@ std::string describe(const Operation& operation, const std::string& communicator
                      describe_arguments(operation), communicator);
 }
 
-std::string describe_ranks(std::span<const int> ranks) {
-  if (ranks.size() == 1) return fmt::format("rank {}", ranks[0]);
+std::string describe_ranks(std::span<const int> ranks, std::span<const int> ranks_of_run) {
   if (ranks.empty()) return "no rank";
-  return fmt::format("ranks {} and {}", fmt::join(ranks.first(ranks.size() - 1), ", "), ranks.back());
+  const auto list = [](std::span<const int> numbers) {
+    if (numbers.size() == 1) return fmt::format("{}", numbers[0]);
+    return fmt::format("{} and {}", fmt::join(numbers.first(numbers.size() - 1), ", "), numbers.back());
+  };
+  std::string text = fmt::format("rank{} {}", ranks.size() == 1 ? "" : "s", list(ranks));
+  std::vector<int> of_run;
+  for (const int rank : ranks)
+    if (!ranks_of_run.empty()) of_run.push_back(ranks_of_run[static_cast<std::size_t>(rank)]);
+  if (!of_run.empty() && !std::ranges::equal(of_run, ranks))
+    text += fmt::format(" (of the whole run: {})", list(of_run));
+  return text;
 }
 
 Operation all_reduce_operation(const Tensor& x, ReduceOp reduce) {
@@ -129,12 +138,13 @@ std::string describe_mismatch(std::span<const Operation> calls, std::span<const 
 }
 
 DeadlineError deadline_error(const Operation& operation, const std::string& communicator, double seconds,
-                             std::vector<int> missing) {
+                             const std::string& whom) {
+  const std::string what = describe(operation, communicator);
   DeadlineError error(
-      fmt::format("{} has waited {:g} s for {}", describe(operation, communicator), seconds,
-                  missing.empty() ? "the others' share of the work" : describe_ranks(missing)));
+      seconds >= 0 ? fmt::format("{} has waited {:g} s for {}", what, seconds, whom)
+                   : fmt::format("{} was waiting for {} when this process was told to end", what, whom));
   error.seconds = seconds;
-  error.missing = std::move(missing);
+  error.whom = whom;
   return error;
 }
 

@@ -33,8 +33,9 @@ std::string_view name(Operation::Kind kind);
 std::string describe(const Operation& operation);
 /// "all_reduce #5 of 1024 f32 on 'world'".
 std::string describe(const Operation& operation, const std::string& communicator);
-/// "rank 2", "ranks 0, 2 and 3".
-std::string describe_ranks(std::span<const int> ranks);
+/// "rank 2", "ranks 0, 2 and 3"; where `ranks_of_run` says that rank i of the communicator is another one of
+/// the whole run: "ranks 0 and 1 (of the whole run: 2 and 3)".
+std::string describe_ranks(std::span<const int> ranks, std::span<const int> ranks_of_run = {});
 
 // The operations, checked: Error if counts, dtypes, root or peer make no sense on `n` ranks.
 Operation all_reduce_operation(const Tensor& x, ReduceOp reduce);
@@ -49,9 +50,9 @@ Operation recv_operation(const Tensor& x, int from, int n);
 std::string describe_mismatch(std::span<const Operation> calls, std::span<const int> ranks,
                               const std::string& communicator);
 
-/// The Error of a wait that lasted too long; `missing` may be empty.
+/// The Error of a wait that lasted too long: "all_reduce #5 of 3 f32 on 'world' has waited 60 s for rank 2".
 DeadlineError deadline_error(const Operation& operation, const std::string& communicator, double seconds,
-                             std::vector<int> missing);
+                             const std::string& whom);
 
 /// Measures how long a wait lasts. Looked at often, it leaves out the time in which this process was stopped,
 /// so that a laptop that slept, or a debugger, ends no run.

@@ -46,7 +46,7 @@ void run_one_rank(ThreadsRun& run, int rank, Communicator& world,
   } catch (const DeadlineError& e) {
     DeadlineError named(sentence(e.what()));
     named.seconds = e.seconds;
-    named.missing = e.missing;
+    named.whom = e.whom;
     named.history = e.history;
     throw named;
   } catch (...) {

@@ -170,10 +170,13 @@ void Group::await(Lock& lock, int rank, const std::string& name, const Operation
     const std::vector<int> absent = missing();
     for (const int other : absent)
       if (run_->ended[at(rank_of_run(other))])
-        run_->fail_run(rank_of_run(rank), Error(fmt::format("{} waits for rank {}, which has ended",
-                                                            describe(call, name), other)));
+        run_->fail_run(rank_of_run(rank),
+                       Error(fmt::format("{} waits for {}, which has ended", describe(call, name),
+                                         describe_ranks({&other, 1}, ranks_))));
     if (patience.over())
-      run_->fail_run(rank_of_run(rank), deadline_error(call, name, run_->deadline, absent));
+      run_->fail_run(rank_of_run(rank), deadline_error(call, name, run_->deadline,
+                                                       absent.empty() ? "the others' share of the work"
+                                                                      : describe_ranks(absent, ranks_)));
     run_->changed.wait_for(lock, patience.slice());
   }
 }

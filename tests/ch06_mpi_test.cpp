@@ -1,0 +1,115 @@
+// Ranks as processes: what mpirun's ranks say, and how they end when one fails.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <regex>
+#include <string>
+
+namespace {
+
+struct Outcome {
+  int code = 0;
+  std::string output;  // stdout and stderr
+
+  /// The lines in which a rank speaks.
+  int messages() const {
+    const std::regex line("(^|\n)rank [0-9]: ");
+    return static_cast<int>(std::distance(std::sregex_iterator(output.begin(), output.end(), line), {}));
+  }
+};
+
+/// Small messages wait for their receiver as large ones do, so that what could deadlock does.
+Outcome run_scene(const std::string& scene, const std::string& how = "", int ranks = 4) {
+  const std::string command =
+      "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 "
+      "OMPI_MCA_btl_vader_eager_limit=64 OMPI_MCA_btl=self,vader "
+      "OMPI_MCA_btl_vader_single_copy_mechanism=none "
+      "ASAN_OPTIONS=detect_leaks=0 LLM_DEADLINE=3 "
+      "timeout -k 5 100 mpirun -n " +
+      std::to_string(ranks) + " --map-by :OVERSUBSCRIBE --bind-to none " LLM_BIN_DIR "/../tests/mpi_ranks '" +
+      scene + "' " + how + " 2>&1";
+  FILE* pipe = popen(command.c_str(), "r");
+  Outcome outcome;
+  std::array<char, 4096> buffer;
+  while (const std::size_t n = fread(buffer.data(), 1, buffer.size(), pipe))
+    outcome.output.append(buffer.data(), n);
+  const int status = pclose(pipe);
+  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return outcome;
+}
+
+class Mpi : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!std::filesystem::exists(LLM_BIN_DIR "/../tests/mpi_ranks")) GTEST_SKIP() << "this build has no MPI";
+  }
+};
+
+/// The run ends with `code`, and one rank says something with `sentence` in it.
+void expect_end(const Outcome& outcome, int code, const std::string& sentence) {
+  EXPECT_EQ(outcome.code, code) << outcome.output;
+  EXPECT_EQ(outcome.messages(), 1) << outcome.output;
+  EXPECT_TRUE(std::regex_search(outcome.output, std::regex(sentence))) << outcome.output;
+}
+
+/// The ranks found nothing to complain about. (mpirun may say something too.)
+void expect_success(const Outcome& outcome) {
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_NE(outcome.output.find("all as it should be\n"), std::string::npos) << outcome.output;
+}
+
+TEST_F(Mpi, Conforms) {
+  expect_success(run_scene("conform"));
+  expect_success(run_scene("conform", "unchecked", 3));
+}
+
+TEST_F(Mpi, TakesLargeTensors) {
+  expect_success(run_scene("large", "", 2));
+}
+
+TEST_F(Mpi, TakesTensorsOnTheDevice) {
+  expect_success(run_scene("device"));
+}
+
+TEST_F(Mpi, NamesTheRankThatCallsSomethingElse) {
+  expect_end(
+      run_scene("mismatch"), 1,
+      "rank [0-3]: the ranks of 'world' do not call the same operation: rank 2 calls broadcast #2 of 100000 "
+      "f32 from rank 1, but ranks 0, 1 and 3 call all_reduce #2 of 100000 f32\n");
+  expect_end(run_scene("mismatch", "unchecked"), 1, "rank [0-3]: (all_reduce|broadcast) #2 ");
+  expect_end(run_scene("returns"), 1, "rank 2 calls barrier #2, but ranks 0, 1 and 3 call all_reduce #2");
+  expect_end(
+      run_scene("misfit"), 1,
+      "rank 1: message #1 on 'world' differs: rank 0 calls send of 100000 f32 to rank 1, but rank 1 calls "
+      "recv of 5 f32 from rank 0");
+}
+
+TEST_F(Mpi, EndsTogetherWhenOneThrows) {
+  expect_end(run_scene("throws"), 1, "rank 2: the disk is full\n");
+  expect_end(run_scene("usage"), 2, "rank [0-3]: this makes no sense\n");
+}
+
+TEST_F(Mpi, EndsTogetherWhenOneIsKilled) {
+  expect_end(run_scene("killed"), 137,
+             "rank [013]: all_reduce #2 of 100000 f32 on 'world' was waiting for rank 2 when this process "
+             "was told to end\n");
+}
+
+TEST_F(Mpi, EndsTogetherWhenOneIsStopped) {
+  expect_end(run_scene("stopped"), 1,
+             "rank [013]: all_reduce #2 of 100000 f32 on 'world' has waited 3 s for rank 2\n");
+  expect_end(
+      run_scene("stopped in a part"), 1,
+      "rank (0: all_reduce #1 of 100000 f32 on 'part' has waited 3 s for rank 1 \\(of the whole run: 2\\)"
+      "|[13]: barrier #[0-9]+ on 'world' has waited 3 s for ranks 0 and 2)\n");
+}
+
+TEST_F(Mpi, NamesADeadlock) {
+  expect_end(run_scene("deadlock"), 1,
+             "rank [0-3]: send #1 of 100000 f32 to rank [0-3] on 'world' has waited 3 s");
+}
+
+}  // namespace
