@@ -1,0 +1,132 @@
+// The program as a person meets it: a small model through every command, and input that is wrong.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <string>
+
+#include "common/core/file.h"
+#include "common/finetuning/lora.h"
+#include "common/model/huggingface.h"
+#include "common/text/documents_folder.h"
+#include "common/tokenizer/token_folder.h"
+
+namespace llm {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int exit_code = -1;
+  std::string output;
+};
+
+class Finetuning : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    root_ = fs::temp_directory_path() / ("llm_ch07_" + std::to_string(getpid()));
+    fs::remove_all(root_);
+    StoryCorpusOptions options;
+    options.bytes = 100'000;
+    options.labels = options.questions = options.preferences = 10;
+    write_story_corpus(root_ / "documents", options);
+    TrainTokenizerOptions tokenizer;
+    tokenizer.vocab_size = 400;
+    train_tokenizer({root_ / "documents"}, tokenizer)->save(root_ / "base");
+    GptConfig config;
+    config.vocab_size = 400;
+    config.context = 256;
+    config.layers = 1;
+    config.heads = 2;
+    config.channels = 16;
+    GptStage model(config);
+    model.initialize(1);
+    save_huggingface(model, root_ / "base");
+  }
+  static void TearDownTestSuite() { fs::remove_all(root_); }
+
+  static Outcome run(const std::string& arguments) {
+    const std::string command = std::string(LLM_BIN_DIR) + "/ch07_finetuning " + arguments + " 2>&1";
+    std::FILE* pipe = popen(command.c_str(), "r");
+    Outcome outcome;
+    char buffer[4096];
+    for (std::size_t n = 0; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;)
+      outcome.output.append(buffer, n);
+    const int status = pclose(pipe);
+    outcome.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return outcome;
+  }
+  static std::string at(const std::string& name) { return (root_ / name).string(); }
+  static std::string from_base(const std::string& out) {
+    return "--model " + at("base") + " --out " + at(out) + " --steps 2 --batch 4 ";
+  }
+  static inline fs::path root_;
+};
+
+TEST_F(Finetuning, ClassifiesAndSaysHow) {
+  for (const std::string part : {"head", "lora"}) {
+    const Outcome o = run("classify " + from_base("classifier") + "--stories 60 --train " + part);
+    ASSERT_EQ(o.exit_code, 0) << o.output;
+    EXPECT_NE(o.output.find("precision"), std::string::npos) << o.output;
+    for (const char* file : {"model.safetensors", "score.safetensors", "confusion.svg", "loss.svg"})
+      EXPECT_TRUE(fs::exists(root_ / "classifier" / file)) << file;
+  }
+}
+
+TEST_F(Finetuning, TeachesWithAdaptersAndMergesThem) {
+  const Outcome o = run("instruct " + from_base("instruct") + "--questions 20 --held-out 4 --lora 2 --pack");
+  ASSERT_EQ(o.exit_code, 0) << o.output;
+  const Outcome m =
+      run("merge --model " + at("base") + " --adapter " + at("instruct/adapter") + " --out " + at("merged"));
+  ASSERT_EQ(m.exit_code, 0) << m.output;
+  EXPECT_EQ(read_file(root_ / "merged" / "model.safetensors"),
+            read_file(root_ / "instruct" / "model.safetensors"))
+      << "the adapter merged now and the one merged after training give the same weights";
+}
+
+TEST_F(Finetuning, LearnsPreferencesAndRewards) {
+  const Outcome d = run("dpo " + from_base("dpo") + "--pairs 8 --held-out 4");
+  ASSERT_EQ(d.exit_code, 0) << d.output;
+  EXPECT_NE(d.output.find("loss 0.6931, margin 0.000"), std::string::npos)
+      << "before the first step policy and reference are one\n"
+      << d.output;
+  const Outcome g = run("grpo " + from_base("grpo") + "--group 2 --held-out 4");
+  ASSERT_EQ(g.exit_code, 0) << g.output;
+}
+
+TEST_F(Finetuning, Evaluates) {
+  write_file(root_ / "choices.jsonl", "{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"gold\": 1}\n");
+  write_file(root_ / "text.txt", "Some words.");
+  const Outcome o = run("evaluate --model " + at("base") + " --choices " + at("choices.jsonl") + " --text " +
+                        at("text.txt") + " --questions 3");
+  ASSERT_EQ(o.exit_code, 0) << o.output;
+  for (const char* word : {"acc_norm", "bits per byte", "exact"})
+    EXPECT_NE(o.output.find(word), std::string::npos) << o.output;
+}
+
+TEST_F(Finetuning, RefusesInOneSentence) {
+  const auto fails = [&](int code, const std::string& arguments, const std::string& says) {
+    const Outcome o = run(arguments);
+    EXPECT_EQ(o.exit_code, code) << arguments << "\n" << o.output;
+    EXPECT_NE(o.output.find(says), std::string::npos) << arguments << "\n" << o.output;
+  };
+  fails(1, "--work " + at("nowhere"), "chapter 5 makes it");
+  fails(1, "classify --model " + at("nowhere") + " --out " + at("x"), "has no model.safetensors");
+  fails(2, "classify " + from_base("x") + "--train nothing", "there is no part named");
+  fails(2, "classify " + from_base("x") + "--lora 4", "--train lora");
+  fails(1, "classify " + from_base("x") + "--data " + at("base/vocab.json"), "expected a label");
+  fails(2, "instruct " + from_base("x") + "--template jinja", "there is no template");
+  fails(1, "instruct " + from_base("x") + "--data " + at("base/vocab.json"), "no JSON array");
+  fails(2, "instruct " + from_base("x") + "--lora 4 --targets q_proj", "no linear layer's name");
+  fails(2, "dpo " + from_base("x") + "--beta 0", "--beta");
+  fails(2, "grpo " + from_base("x") + "--group 1", "--group");
+  fails(2, "evaluate --model " + at("base"), "nothing to evaluate on");
+  fails(1, "merge --model " + at("base") + " --adapter " + at("base") + " --out " + at("x"),
+        "adapter_config.json");
+  EXPECT_FALSE(fs::exists(root_ / "x" / "model.safetensors"));
+}
+
+}  // namespace
+}  // namespace llm
