@@ -5,8 +5,10 @@
 #include <array>
 #include <cstdio>
 #include <filesystem>
+#include <future>
 #include <regex>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -74,42 +76,54 @@ TEST_F(Mpi, TakesTensorsOnTheDevice) {
   expect_success(run_scene("device"));
 }
 
+/// A scene, and how it ends.
+struct Ending {
+  const char* scene;
+  const char* how;  // "unchecked": without the checking wrapper
+  int code;
+  std::string sentence;
+};
+
+/// All at the same time: most of it is waiting.
+void expect_endings(const std::vector<Ending>& endings) {
+  std::vector<std::future<Outcome>> outcomes;
+  for (const Ending& ending : endings)
+    outcomes.push_back(std::async(std::launch::async, run_scene, ending.scene, ending.how, 4));
+  for (std::size_t i = 0; i < endings.size(); ++i) {
+    SCOPED_TRACE(endings[i].scene);
+    expect_end(outcomes[i].get(), endings[i].code, endings[i].sentence);
+  }
+}
+
 TEST_F(Mpi, NamesTheRankThatCallsSomethingElse) {
-  expect_end(
-      run_scene("mismatch"), 1,
-      "rank [0-3]: the ranks of 'world' do not call the same operation: rank 2 calls broadcast #2 of 100000 "
-      "f32 from rank 1, but ranks 0, 1 and 3 call all_reduce #2 of 100000 f32\n");
-  expect_end(run_scene("mismatch", "unchecked"), 1, "rank [0-3]: (all_reduce|broadcast) #2 ");
-  expect_end(run_scene("returns"), 1, "rank 2 calls barrier #2, but ranks 0, 1 and 3 call all_reduce #2");
-  expect_end(
-      run_scene("misfit"), 1,
-      "rank 1: message #1 on 'world' differs: rank 0 calls send of 100000 f32 to rank 1, but rank 1 calls "
-      "recv of 5 f32 from rank 0");
+  expect_endings({{"mismatch", "", 1,
+                   "rank [0-3]: the ranks of 'world' do not call the same operation: rank 2 calls broadcast "
+                   "#2 of 100000 f32 "
+                   "from rank 1, but ranks 0, 1 and 3 call all_reduce #2 of 100000 f32\n"},
+                  {"mismatch", "unchecked", 1, "rank [0-3]: (all_reduce|broadcast) #2 "},
+                  {"returns", "", 1, "rank 2 calls barrier #2, but ranks 0, 1 and 3 call all_reduce #2"},
+                  {"misfit", "", 1,
+                   "rank 1: message #1 on 'world' differs: rank 0 calls send of 100000 f32 to rank 1, but "
+                   "rank 1 calls recv of "
+                   "5 f32 from rank 0"}});
 }
 
 TEST_F(Mpi, EndsTogetherWhenOneThrows) {
-  expect_end(run_scene("throws"), 1, "rank 2: the disk is full\n");
-  expect_end(run_scene("usage"), 2, "rank [0-3]: this makes no sense\n");
+  expect_endings({{"throws", "", 1, "rank 2: the disk is full\n"},
+                  {"usage", "", 2, "rank [0-3]: this makes no sense\n"}});
 }
 
-TEST_F(Mpi, EndsTogetherWhenOneIsKilled) {
-  expect_end(run_scene("killed"), 137,
-             "rank [013]: all_reduce #2 of 100000 f32 on 'world' was waiting for rank 2 when this process "
-             "was told to end\n");
-}
-
-TEST_F(Mpi, EndsTogetherWhenOneIsStopped) {
-  expect_end(run_scene("stopped"), 1,
-             "rank [013]: all_reduce #2 of 100000 f32 on 'world' has waited 3 s for rank 2\n");
-  expect_end(
-      run_scene("stopped in a part"), 1,
-      "rank (0: all_reduce #1 of 100000 f32 on 'part' has waited 3 s for rank 1 \\(of the whole run: 2\\)"
-      "|[13]: barrier #[0-9]+ on 'world' has waited 3 s for ranks 0 and 2)\n");
-}
-
-TEST_F(Mpi, NamesADeadlock) {
-  expect_end(run_scene("deadlock"), 1,
-             "rank [0-3]: send #1 of 100000 f32 to rank [0-3] on 'world' has waited 3 s");
+TEST_F(Mpi, EndsTogetherWhenOneIsKilledOrStopped) {
+  expect_endings(
+      {{"killed", "", 137,
+        "rank [013]: all_reduce #2 of 100000 f32 on 'world' was waiting for rank 2 when this process was "
+        "told to "
+        "end\n"},
+       {"stopped", "", 1, "rank [013]: all_reduce #2 of 100000 f32 on 'world' has waited 3 s for rank 2\n"},
+       {"stopped in a part", "", 1,
+        "rank (0: all_reduce #1 of 100000 f32 on 'part' has waited 3 s for rank 1 \\(of the whole run: 2\\)"
+        "|[13]: barrier #[0-9]+ on 'world' has waited 3 s for ranks 0 and 2)\n"},
+       {"deadlock", "", 1, "rank [0-3]: send #1 of 100000 f32 to rank [0-3] on 'world' has waited 3 s"}});
 }
 
 }  // namespace
