@@ -150,9 +150,8 @@ void plan(const PlanCommand& command) {
   options.devices = command.gpus;
   options.max_tp = command.max_tp;
   options.batch = command.batch;
-  for (options.batch = std::max<std::int64_t>(options.batch, 1);
-       command.batch == 0 && (options.batch < command.gpus || options.batch * shape.sequence < 4'000'000);)
-    options.batch *= 2;
+  if (command.batch == 0)  // a multiple of the GPUs, so that it divides over any dp
+    for (options.batch = command.gpus; options.batch * shape.sequence < 4'000'000;) options.batch *= 2;
   fmt::print("{}: {} layers of {} channels, {} heads, vocabulary {}: {} parameters\n", shape.name,
              shape.layers, with_commas(shape.hidden), shape.heads, with_commas(shape.vocabulary),
              short_count(shape.parameters()));

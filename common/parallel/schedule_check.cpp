@@ -144,20 +144,22 @@ class Player {
   bool meet() {
     bool moved = false;
     for (int from = 0; from < schedule_.ranks; ++from)
-      for (int to = 0; to < schedule_.ranks; ++to)
-        for (;;) {
-          const std::size_t send = first_open(from, to, true), recv = first_open(to, from, false);
-          if (send == kNone || recv == kNone) break;
-          const Instruction &s = list(from)[send], &r = list(to)[recv];
-          const bool same = (s.kind == Kind::send_activation) == (r.kind == Kind::recv_activation) &&
-                            s.micro_batch == r.micro_batch &&
-                            other_stage(from, s) == schedule_.stage(to, r.chunk);
-          if (!same)
-            fail("messages cross: rank {} wants to {}, rank {} to {}", from, to_string(s), to, to_string(r));
-          state(from).met[send - state(from).next] = true;
-          state(to).met[recv - state(to).next] = true;
-          moved = true;
-        }
+      for (std::size_t send = state(from).next; send < state(from).group_end; ++send) {
+        const Instruction& s = list(from)[send];
+        if (!s.sends() || first_open(from, s.peer, true) != send) continue;
+        const std::size_t recv = first_open(s.peer, from, false);
+        if (recv == kNone) continue;
+        const Instruction& r = list(s.peer)[recv];
+        const bool same = (s.kind == Kind::send_activation) == (r.kind == Kind::recv_activation) &&
+                          s.micro_batch == r.micro_batch &&
+                          other_stage(from, s) == schedule_.stage(s.peer, r.chunk);
+        if (!same)
+          fail("messages cross: rank {} wants to {}, rank {} to {}", from, to_string(s), s.peer,
+               to_string(r));
+        state(from).met[send - state(from).next] = true;
+        state(s.peer).met[recv - state(s.peer).next] = true;
+        moved = true;
+      }
     return moved;
   }
 
