@@ -44,6 +44,9 @@ struct ClassifyCommand {
   std::string part = "everything";
   std::int64_t longest = 0;  // tokens of a text; 0: the model's context
 };
+/// The texts of `data` as JSON lines, to pretrain on, without those that `classify` with the same seed tests
+/// on.
+void write_texts(const ClassifyCommand& command, const fs::path& out);
 /// Trains a classifier; accuracy, precision, recall and confusion on the test part. Returns the accuracy.
 double classify(const ClassifyCommand& command);
 
@@ -51,7 +54,7 @@ struct InstructCommand {
   TuneOptions tune;
   fs::path data = {};          // instruction-data.json; empty: the story world's questions
   std::string style = "chat";  // or alpaca
-  std::int64_t questions = 6000, held_out = 300;
+  std::int64_t questions = 16'000, held_out = 300;
   bool mask_prompt = true, packing = false;
 };
 /// Teaches a model to answer. Returns the share of exact answers on held-out questions.

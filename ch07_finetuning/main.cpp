@@ -42,7 +42,7 @@ int main(int argc, char** argv) {
   };
 
   ch07::ClassifyCommand c;
-  c.tune.steps = 260;
+  c.tune.steps = 60;
   c.tune.learning_rate = 1e-3;
   CLI::App* classify = app.add_subcommand("classify", "a new head names the class of a text");
   add_tune(classify, c.tune);
@@ -57,10 +57,17 @@ int main(int argc, char** argv) {
       ->check(between(0, 1 << 20))
       ->capture_default_str();
 
+  ch07::ClassifyCommand w;
+  std::filesystem::path texts_out;
+  CLI::App* texts = app.add_subcommand("texts", "labelled texts without those of the test, to pretrain on");
+  texts->add_option("--data", w.data, "lines of label, tab, text")->required();
+  texts->add_option("--labels", w.labels)->delimiter(',')->capture_default_str();
+  texts->add_option("--out", texts_out, "JSON lines")->required();
+
   ch07::InstructCommand i;
-  i.tune.steps = 600;
-  i.tune.batch = 12;
-  i.tune.learning_rate = 1.5e-3;
+  i.tune.steps = 2000;
+  i.tune.batch = 8;
+  i.tune.learning_rate = 2e-3;
   CLI::App* instruct = app.add_subcommand("instruct", "questions and answers");
   add_tune(instruct, i.tune);
   add_lora(instruct);
@@ -77,7 +84,7 @@ int main(int argc, char** argv) {
   ch07::DpoCommand d;
   d.tune.steps = 60;
   d.tune.batch = 8;
-  d.tune.learning_rate = 1e-4;
+  d.tune.learning_rate = 4e-4;
   CLI::App* dpo = app.add_subcommand("dpo", "preferences: better and worse answers in pairs");
   add_tune(dpo, d.tune);
   add_lora(dpo);
@@ -90,7 +97,7 @@ int main(int argc, char** argv) {
   ch07::GrpoCommand g;
   g.tune.steps = 40;
   g.tune.batch = 8;
-  g.tune.learning_rate = 1e-4;
+  g.tune.learning_rate = 3e-4;
   CLI::App* grpo = app.add_subcommand("grpo", "rewards: answers to stories' questions that can be checked");
   add_tune(grpo, g.tune);
   grpo->add_option("--group", g.group, "answers to each question")
@@ -134,7 +141,10 @@ int main(int argc, char** argv) {
     e.placement = placement;
     e.seed = common.seed;
     e.metrics = common.metrics;
-    if (classify->parsed()) {
+    w.tune.seed = common.seed;
+    if (texts->parsed()) {
+      ch07::write_texts(w, texts_out);
+    } else if (classify->parsed()) {
       if (c.part == "lora" && rank == 0) c.tune.lora = lora;
       if (c.part != "lora" && rank > 0) fail_usage("--lora goes with --train lora");
       ch07::classify(c);

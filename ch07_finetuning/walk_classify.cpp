@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <set>
 
 #include "ch07_finetuning/finetuning.h"
 #include "common/cli/format.h"
@@ -12,6 +13,7 @@
 #include "common/core/file.h"
 #include "common/finetuning/datasets.h"
 #include "common/model/safetensors.h"
+#include "common/text/documents.h"
 #include "common/text/story_labels.h"
 
 namespace llm::ch07 {
@@ -85,7 +87,24 @@ void print_report(const ConfusionMatrix& matrix, const std::vector<std::string>&
   table.print();
 }
 
+LabelledSplit split_of(const ClassifyCommand& command, std::vector<LabelledText> texts) {
+  const auto classes = static_cast<std::int64_t>(command.data.empty() ? 2 : command.labels.size());
+  return balanced_split(std::move(texts), classes, 0.7, 0.1, command.tune.seed);
+}
+
 }  // namespace
+
+void write_texts(const ClassifyCommand& command, const fs::path& out) {
+  const std::vector<LabelledText> all = read_labelled_lines(command.data, command.labels);
+  std::set<std::string> tested;
+  for (const LabelledText& text : split_of(command, all).test) tested.insert(text.text);
+  DocumentWriter writer(out);
+  for (const LabelledText& text : all)
+    if (!tested.contains(text.text)) writer.write(text.text);
+  writer.commit();
+  fmt::print("Wrote {} texts to {}; the {} of the test are not among them\n", with_commas(writer.documents()),
+             out.string(), with_commas(static_cast<std::int64_t>(tested.size())));
+}
 
 double classify(const ClassifyCommand& command) {
   const TuneOptions& tune = command.tune;
@@ -103,7 +122,7 @@ double classify(const ClassifyCommand& command) {
     texts = read_labelled_lines(command.data, names);
   }
   const auto classes = static_cast<std::int64_t>(names.size());
-  const LabelledSplit split = balanced_split(std::move(texts), classes, 0.7, 0.1, tune.seed);
+  const LabelledSplit split = split_of(command, std::move(texts));
   const Encoded train = encode(open, split.train), validation = encode(open, split.validation),
                 test = encode(open, split.test);
   const std::int64_t context = open.model.config().context;

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -73,6 +74,18 @@ TEST_F(Finetuning, ClassifiesAndSaysHow) {
     for (const char* file : {"model.safetensors", "score.safetensors", "confusion.svg", "loss.svg"})
       EXPECT_TRUE(fs::exists(root_ / "classifier" / file)) << file;
   }
+}
+
+TEST_F(Finetuning, KeepsTheTestsTextsOutOfPretraining) {
+  std::string lines;
+  for (int i = 0; i < 40; ++i)
+    lines += (i % 4 == 0 ? "spam\ttext " : "ham\ttext ") + std::to_string(i) + "\n";
+  write_file(root_ / "lines.tsv", lines);
+  const Outcome o = run("texts --data " + at("lines.tsv") + " --out " + at("texts.jsonl"));
+  ASSERT_EQ(o.exit_code, 0) << o.output;
+  // 10 of each class are split 14 / 2 / 4.
+  const std::string written = read_file(root_ / "texts.jsonl");
+  EXPECT_EQ(std::count(written.begin(), written.end(), '\n'), 36) << written;
 }
 
 TEST_F(Finetuning, TeachesWithAdaptersAndMergesThem) {
