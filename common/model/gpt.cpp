@@ -1,37 +1,13 @@
-// Forward and backward of a range of GPT layers. See gpt.h.
+// Forward and backward of a range of GPT layers. See gpt.h; its parameters are in gpt_parameters.cpp.
 #include "common/model/gpt.h"
-
-#include <fmt/format.h>
 
 #include "common/core/error.h"
 #include "common/ops/ops.h"
 
 namespace llm {
 
-namespace {
-
-/// The places where a GPT-2 drops, each with masks of its own in every layer and step.
-enum class DropoutPlace : std::uint32_t { embedding, attention, attention_output, mlp_output };
-
-/// The stream of random numbers of one place, layer and step: a hash of the three (Philox is a good one).
-Philox dropout_stream(const ForwardOptions& options, std::int64_t layer, DropoutPlace place) {
-  constexpr std::uint64_t kName = stream_id("dropout");
-  const auto words =
-      philox4x32({static_cast<std::uint32_t>(options.step), static_cast<std::uint32_t>(options.step >> 32),
-                  static_cast<std::uint32_t>(layer), static_cast<std::uint32_t>(place)},
-                 {static_cast<std::uint32_t>(kName), static_cast<std::uint32_t>(kName >> 32)});
-  return {.seed = options.seed, .stream = (std::uint64_t{words[1]} << 32) | words[0]};
-}
-
-/// Dropout of activations (B, T, C), or its backward. The mask depends on the global row alone.
-void drop(const Tensor& y, const Tensor& x, float p, const ForwardOptions& options, std::int64_t layer,
-          DropoutPlace place) {
-  const auto row = static_cast<std::uint64_t>(x.dim(1) * x.dim(2));
-  dropout(y, x, p, dropout_stream(options, layer, place), options.first_row * row);
-}
-
 /// What attention sees at once: all rows of a batch, or one document that was packed into a row.
-struct Rows {
+struct AttentionRows {
   std::int64_t batch, tokens;  // (B, T), or (1, its length)
   std::int64_t first;          // its first position in the batch
   std::int64_t row_tokens;     // T of the batch
@@ -50,14 +26,26 @@ struct Rows {
   static std::int64_t positions(const Tensor& t) { return t.dim(0) * t.dim(1); }
 };
 
+namespace {
+
+/// The stream of random numbers of one place, layer and step: a hash of the three (Philox is a good one).
+Philox dropout_stream(const ForwardOptions& options, std::int64_t layer, DropoutPlace place) {
+  constexpr std::uint64_t kName = stream_id("dropout");
+  const auto words =
+      philox4x32({static_cast<std::uint32_t>(options.step), static_cast<std::uint32_t>(options.step >> 32),
+                  static_cast<std::uint32_t>(layer), static_cast<std::uint32_t>(place)},
+                 {static_cast<std::uint32_t>(kName), static_cast<std::uint32_t>(kName >> 32)});
+  return {.seed = options.seed, .stream = (std::uint64_t{words[1]} << 32) | words[0]};
+}
+
 template <typename Each>
 void for_each_document(const ForwardOptions& options, std::int64_t batch, std::int64_t tokens,
                        const Each& each) {
-  if (options.documents.empty()) return each(Rows{batch, tokens, 0, tokens, true});
+  if (options.documents.empty()) return each(AttentionRows{batch, tokens, 0, tokens, true});
   for (std::size_t i = 0; i < options.documents.size(); ++i) {
     const std::int64_t begin = options.documents[i];
     const std::int64_t end = i + 1 < options.documents.size() ? options.documents[i + 1] : batch * tokens;
-    each(Rows{1, end - begin, begin, tokens, false});
+    each(AttentionRows{1, end - begin, begin, tokens, false});
   }
 }
 
@@ -74,90 +62,31 @@ void check_documents(const ForwardOptions& options, std::int64_t batch, std::int
   }
 }
 
-AttentionOptions attention_options(const GptConfig& c, const ForwardOptions& options, std::int64_t layer,
-                                   const Rows& rows) {
-  AttentionOptions attention{.heads = c.heads};
-  if (options.training && c.dropout > 0) {
-    attention.dropout = c.dropout;
-    attention.rng = dropout_stream(options, layer, DropoutPlace::attention);
-    // Weights of a row of T positions: H T T. A document at position t begins with those of row t.
-    const auto per_position = static_cast<std::uint64_t>(c.heads * rows.row_tokens);
-    attention.first_index = options.first_row * per_position * static_cast<std::uint64_t>(rows.row_tokens) +
-                            static_cast<std::uint64_t>(rows.first) * per_position;
-  }
-  return attention;
-}
-
 }  // namespace
 
-GptStage::GptStage(const GptConfig& config, std::int64_t first_layer, std::int64_t last_layer,
-                   Placement placement)
-    : config_(config), first_layer_(first_layer), last_layer_(last_layer), placement_(placement) {
-  validate(config);
-  check(placement.dtype == DType::f32 || (placement.dtype == DType::bf16 && placement.device == Device::cuda),
-        "a model computes in f32, or on the device cuda in bf16; {} on {} cannot be had",
-        name(placement.dtype), name(placement.device));
-  check(first_layer >= 0 && first_layer <= last_layer && last_layer <= config.layers,
-        "layers {} to {} are no range of a model's {} layers", first_layer, last_layer, config.layers);
-  const std::int64_t C = config.channels;
-  const std::int64_t M = config.mlp_width();
-  const auto matrix = [&](const std::string& name, std::int64_t out, std::int64_t in) {
-    return parameters_.declare(name, {out, in}, /*decay=*/true);
-  };
-  const auto vector = [&](const std::string& name, std::int64_t size, bool wanted = true) {
-    return wanted ? parameters_.declare(name, {size}, /*decay=*/false) : kNoParameter;
-  };
-  if (has_embedding()) {
-    token_embedding_ = matrix("wte.weight", config.vocab_size, C);
-    position_embedding_ = matrix("wpe.weight", config.context, C);
-  }
-  for (std::int64_t layer = first_layer; layer < last_layer; ++layer) {
-    const std::string h = fmt::format("h.{}.", layer);
-    BlockParameters p{};
-    p.norm1_weight = vector(h + "ln_1.weight", C);
-    p.norm1_bias = vector(h + "ln_1.bias", C, config.bias);
-    p.qkv_weight = matrix(h + "attn.c_attn.weight", 3 * C, C);
-    p.qkv_bias = vector(h + "attn.c_attn.bias", 3 * C, config.qkv_bias);
-    p.out_weight = matrix(h + "attn.c_proj.weight", C, C);
-    p.out_bias = vector(h + "attn.c_proj.bias", C, config.bias);
-    p.norm2_weight = vector(h + "ln_2.weight", C);
-    p.norm2_bias = vector(h + "ln_2.bias", C, config.bias);
-    p.up_weight = matrix(h + "mlp.c_fc.weight", M, C);
-    p.up_bias = vector(h + "mlp.c_fc.bias", M, config.bias);
-    p.down_weight = matrix(h + "mlp.c_proj.weight", C, M);
-    p.down_bias = vector(h + "mlp.c_proj.bias", C, config.bias);
-    blocks_.push_back(p);
-  }
-  if (has_head()) {
-    final_norm_weight_ = vector("ln_f.weight", C);
-    final_norm_bias_ = vector("ln_f.bias", C, config.bias);
-    if (config.tied_head && has_embedding())
-      head_ = token_embedding_;
-    else
-      head_ = matrix(config.tied_head ? "wte.weight" : "lm_head.weight", config.vocab_size, C);
-  }
-  parameters_.allocate(placement.device, placement.dtype, placement.buffers);
+/// Dropout of the residual stream (B, T, C), or its backward. The mask depends on the element's place in the
+/// global batch alone.
+void GptStage::drop(const Tensor& y, const Tensor& x, const ForwardOptions& options, std::int64_t layer,
+                    DropoutPlace place) const {
+  const auto sequence = static_cast<std::uint64_t>(x.dim(1) * row_shares() * x.dim(2));
+  const auto mine = static_cast<std::uint64_t>(rows_split() ? rank_ * x.numel() : 0);
+  dropout(y, x, config_.dropout, dropout_stream(options, layer, place), options.first_row * sequence + mine);
 }
 
-std::vector<ParameterUnit> GptStage::units() const {
-  std::vector<ParameterUnit> units;
-  const std::size_t embedding_end = has_embedding() ? position_embedding_ + 1 : 0;
-  units.push_back({0, embedding_end});
-  for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const std::size_t end = i + 1 < blocks_.size() ? blocks_[i + 1].norm1_weight
-                            : has_head()           ? final_norm_weight_
-                                                   : parameters_.all().size();
-    units.push_back({blocks_[i].norm1_weight, end});
+AttentionOptions GptStage::attention_options(const ForwardOptions& options, std::int64_t layer,
+                                             const AttentionRows& rows) const {
+  AttentionOptions attention{.heads = heads_};
+  if (options.training && config_.dropout > 0) {
+    attention.dropout = config_.dropout;
+    attention.rng = dropout_stream(options, layer, DropoutPlace::attention);
+    attention.all_heads = config_.heads;
+    // Weights of a row of T positions: H T T. A document at position t begins with those of row t.
+    const auto per_position = static_cast<std::uint64_t>(config_.heads * rows.row_tokens);
+    attention.first_index = options.first_row * per_position * static_cast<std::uint64_t>(rows.row_tokens) +
+                            static_cast<std::uint64_t>(rows.first) * per_position +
+                            static_cast<std::uint64_t>(rank_ * heads_ * rows.tokens * rows.tokens);
   }
-  units.push_back({has_head() ? final_norm_weight_ : parameters_.all().size(), parameters_.all().size()});
-  return units;
-}
-
-GptStage GptStage::placed(Placement placement) const {
-  GptStage copy(config_, first_layer_, last_layer_, placement);
-  copy.parameters_.values().copy_from(parameters_.values());
-  copy.parameters_.round_values();
-  return copy;
+  return attention;
 }
 
 namespace {
@@ -183,22 +112,9 @@ const Tensor& GptStage::norm_gradient(std::size_t index) const {
   return index == kNoParameter ? kUndefined : parameters_[index].gradient;
 }
 
-void GptStage::set_trainable(const std::function<bool(const Parameter&)>& trains) {
-  for (std::size_t i = 0; i < parameters_.all().size(); ++i)
-    parameters_.set_trains(i, trains(parameters_[i]));
-}
-
-std::size_t GptStage::lowest_trained() const {
-  for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const BlockParameters& p = blocks_[i];
-    for (const std::size_t weight : {p.qkv_weight, p.out_weight, p.up_weight, p.down_weight})
-      if (adapter_ && adapter_->adapts(weight)) return i;
-    for (const std::size_t index :
-         {p.norm1_weight, p.norm1_bias, p.qkv_weight, p.qkv_bias, p.out_weight, p.out_bias, p.norm2_weight,
-          p.norm2_bias, p.up_weight, p.up_bias, p.down_weight, p.down_bias})
-      if (index != kNoParameter && parameters_[index].trains) return i;
-  }
-  return blocks_.size();
+/// The bias of a layer whose results the ranks add up: it is one rank's to add.
+std::size_t GptStage::bias_of_sum(std::size_t bias) const {
+  return rank_ == 0 ? bias : kNoParameter;
 }
 
 void GptStage::linear(const Tensor& y, const Tensor& x, std::size_t weight, std::size_t bias,
@@ -222,24 +138,28 @@ const Tensor& GptStage::forward(StageActivations& saved, const Tensor& input,
     check(input.rank() == 3 && input.dim(2) == config_.channels && input.dtype() == placement_.dtype,
           "this stage reads activations (B, T, {}) {}, got {} {}", config_.channels, name(placement_.dtype),
           name(input.dtype()), to_string(input.shape()));
-  const std::int64_t T = input.dim(1);
+  const std::int64_t T = input.dim(1) * (has_embedding() ? 1 : row_shares());
   check(input.dim(0) >= 1 && T >= 1, "a batch needs at least one sequence of one token, got {}",
         to_string(input.shape()));
   check(T <= config_.context, "a sequence of {} tokens does not fit into the model's context of {}", T,
         config_.context);
+  if (T % row_shares() != 0)
+    fail_usage("sequence parallelism shares out a sequence's tokens evenly, but {} ranks cannot share {}",
+               ranks_, T);
   check_documents(options, input.dim(0), T);
   prepare(saved, input.dim(0), T);
+  const Tensor& room = saved.workspace->all_rows;
 
   const Tensor& stream = saved.blocks.empty() ? saved.output : saved.blocks.front().input;
   if (has_embedding()) {
     tell(options, &PassListener::before_forward, 0);
     const Tensor tokens = input.to(placement_.device);
-    for_each_document(options, saved.batch, T, [&](const Rows& rows) {
-      embedding_forward(rows.of(stream), rows.of(tokens), value(token_embedding_),
-                        value(position_embedding_));
+    for_each_document(options, saved.batch, T, [&](const AttentionRows& rows) {
+      embedding_forward(rows.of(part(stream, room)), rows.of(tokens), value(token_embedding_),
+                        value(position_embedding_), 0, vocabulary());
     });
-    if (options.training && config_.dropout > 0)
-      drop(stream, stream, config_.dropout, options, 0, DropoutPlace::embedding);
+    g(stream, room);
+    if (options.training && config_.dropout > 0) drop(stream, stream, options, 0, DropoutPlace::embedding);
     tell(options, &PassListener::after_forward, 0);
   } else {
     stream.copy_from(input);
@@ -259,32 +179,22 @@ const Tensor& GptStage::forward(StageActivations& saved, const Tensor& input,
 //   output = middle + dropout(mlp(norm2(middle)))
 // The sum that ends a branch and the norm that begins the next are one operation, which reads the stream
 // once; so norm1 is there already, and the next block's is made here.
+//
+// Of each branch a shard has the heads or hidden units of its rank. f and g are the two places where the
+// ranks meet: f before the branch's first product, g behind its last. Both do nothing alone.
 void GptStage::forward_block(std::size_t index, const StageActivations& saved,
                              const ForwardOptions& options) const {
+  forward_to_gelu(index, saved, options);
   const BlockParameters& p = blocks_[index];
   const BlockActivations& a = saved.blocks[index];
-  const std::int64_t layer = first_layer_ + static_cast<std::int64_t>(index);
-  const bool dropping = options.training && config_.dropout > 0;
-  linear(a.qkv, a.norm1, p.qkv_weight, p.qkv_bias, options);  // (B, T, C) -> (B, T, 3C)
-  for_each_document(options, saved.batch, saved.tokens, [&](const Rows& rows) {
-    attention_flash_forward(rows.of(a.attention), rows.statistics(a.lse), rows.of(a.qkv),
-                            attention_options(config_, options, layer, rows));
-  });
-  linear(a.middle, a.attention, p.out_weight, p.out_bias, options);
-  if (dropping) drop(a.middle, a.middle, config_.dropout, options, layer, DropoutPlace::attention_output);
-  add_layer_norm_forward(a.middle, a.norm2, a.mean2, a.rstd2, a.middle, a.input, value(p.norm2_weight),
-                         value(p.norm2_bias), config_.layer_norm_eps);
-
+  const Tensor& room = saved.workspace->all_rows;
   const bool last = index + 1 == blocks_.size();
   const Tensor& output = last ? saved.output : saved.blocks[index + 1].input;
-  if (adapter_ && adapter_->adapts(p.up_weight)) {  // (B, T, C) -> (B, T, mlp)
-    linear(a.up, a.norm2, p.up_weight, p.up_bias, options);
-    gelu_forward(a.gelu, a.up);
-  } else {
-    linear_gelu_forward(a.gelu, a.up, a.norm2, value(p.up_weight), value(p.up_bias));
-  }
-  linear(output, a.gelu, p.down_weight, p.down_bias, options);  // (B, T, mlp) -> (B, T, C)
-  if (dropping) drop(output, output, config_.dropout, options, layer, DropoutPlace::mlp_output);
+  linear(part(output, room), a.gelu, p.down_weight, bias_of_sum(p.down_bias),
+         options);  // (B, T, mlp / t) -> (B, T, C)
+  g(output, room);
+  if (options.training && config_.dropout > 0)
+    drop(output, output, options, first_layer_ + static_cast<std::int64_t>(index), DropoutPlace::mlp_output);
   tell(options, &PassListener::after_forward, index + 1);
   if (last) {
     add(output, output, a.middle);
@@ -297,43 +207,82 @@ void GptStage::forward_block(std::size_t index, const StageActivations& saved,
   }
 }
 
+/// From norm1 on, all of a block that its backward reads.
+void GptStage::forward_to_gelu(std::size_t index, const StageActivations& saved,
+                               const ForwardOptions& options) const {
+  const BlockParameters& p = blocks_[index];
+  const BlockActivations& a = saved.blocks[index];
+  const Tensor& room = saved.workspace->all_rows;
+  const std::int64_t layer = first_layer_ + static_cast<std::int64_t>(index);
+  linear(a.qkv, f(a.norm1, room), p.qkv_weight, p.qkv_bias, options);  // (B, T, C) -> (B, T, 3C / t)
+  for_each_document(options, saved.batch, saved.tokens, [&](const AttentionRows& rows) {
+    attention_flash_forward(rows.of(a.attention), rows.statistics(a.lse), rows.of(a.qkv),
+                            attention_options(options, layer, rows));
+  });
+  linear(part(a.middle, room), a.attention, p.out_weight, bias_of_sum(p.out_bias),
+         options);  // (B, T, C / t) -> (B, T, C)
+  g(a.middle, room);
+  if (options.training && config_.dropout > 0)
+    drop(a.middle, a.middle, options, layer, DropoutPlace::attention_output);
+  add_layer_norm_forward(a.middle, a.norm2, a.mean2, a.rstd2, a.middle, a.input, value(p.norm2_weight),
+                         value(p.norm2_bias), config_.layer_norm_eps);
+  const Tensor& rows = f(a.norm2, room);
+  if (adapter_ && adapter_->adapts(p.up_weight)) {  // (B, T, C) -> (B, T, mlp / t)
+    linear(a.up, rows, p.up_weight, p.up_bias, options);
+    gelu_forward(a.gelu, a.up);
+  } else {
+    linear_gelu_forward(a.gelu, a.up, rows, value(p.up_weight), value(p.up_bias));
+  }
+}
+
 // The same lines from last to first. scratch.dstream is the gradient of the residual stream: of output at
 // the start, of middle in between, of input at the end. Each branch adds its share within the backward of
-// its layer norm.
+// its layer norm. With sequence parallelism the rows of a norm's result are gathered once more rather than
+// kept (Korthikanti et al. 2022, section 4.2.2).
 void GptStage::backward_block(const BlockParameters& p, const BlockActivations& a, const StageScratch& s,
                               std::int64_t layer, const ForwardOptions& options) {
   const bool dropping = options.training && config_.dropout > 0;
   const Tensor& dbranch = dropping ? s.dnorm : s.dstream;
-  if (dropping) drop(dbranch, s.dstream, config_.dropout, options, layer, DropoutPlace::mlp_output);
-  linear_back(s.dup, dbranch, a.gelu, p.down_weight, p.down_bias, options);
+  const Tensor& room = s.all_rows;
+  if (dropping) drop(dbranch, s.dstream, options, layer, DropoutPlace::mlp_output);
+  linear_back(s.dup, g_backward(dbranch, room), a.gelu, p.down_weight, p.down_bias, options);
   gelu_backward(s.dup, s.dup, a.up);
-  linear_back(s.dnorm, s.dup, a.norm2, p.up_weight, p.up_bias, options);
+  linear_back(part(s.dnorm, room), s.dup, f(a.norm2, s.all_norm_rows), p.up_weight, p.up_bias, options);
+  f_backward(s.dnorm, room);
   layer_norm_backward(s.dstream, norm_gradient(p.norm2_weight), norm_gradient(p.norm2_bias), s.dnorm,
                       a.middle, value(p.norm2_weight), a.mean2, a.rstd2, s.dstream);
 
-  if (dropping) drop(dbranch, s.dstream, config_.dropout, options, layer, DropoutPlace::attention_output);
-  linear_back(s.dattention, dbranch, a.attention, p.out_weight, p.out_bias, options);
-  for_each_document(options, a.input.dim(0), a.input.dim(1), [&](const Rows& rows) {
+  if (dropping) drop(dbranch, s.dstream, options, layer, DropoutPlace::attention_output);
+  linear_back(s.dattention, g_backward(dbranch, room), a.attention, p.out_weight, p.out_bias, options);
+  for_each_document(options, s.batch, s.tokens, [&](const AttentionRows& rows) {
     attention_flash_backward(rows.of(s.dqkv), rows.of(s.dattention), rows.of(a.attention),
-                             rows.statistics(a.lse), rows.of(a.qkv),
-                             attention_options(config_, options, layer, rows));
+                             rows.statistics(a.lse), rows.of(a.qkv), attention_options(options, layer, rows));
   });
-  linear_back(s.dnorm, s.dqkv, a.norm1, p.qkv_weight, p.qkv_bias, options);
+  linear_back(part(s.dnorm, room), s.dqkv, f(a.norm1, s.all_norm_rows), p.qkv_weight, p.qkv_bias, options);
+  f_backward(s.dnorm, room);
   layer_norm_backward(s.dstream, norm_gradient(p.norm1_weight), norm_gradient(p.norm1_bias), s.dnorm, a.input,
                       value(p.norm1_weight), a.mean1, a.rstd1, s.dstream);
 }
 
 double GptStage::loss(StageActivations& saved, StageScratch& scratch, const Tensor& targets,
                       std::optional<float> gradient_scale, const Tensor& weights) {
-  final_norm(saved);
+  const Tensor& x = f(final_norm(saved), saved.workspace->all_rows);
   const Tensor wanted = targets.to(placement_.device);
   if (gradient_scale) {
     prepare(scratch, saved.batch, saved.tokens);
-    linear_cross_entropy(saved.losses, scratch.dnorm, gradient(head_), saved.final_norm, value(head_), wanted,
-                         *gradient_scale, weights.defined() ? weights.to(placement_.device) : weights);
+    const Tensor& dx = part(scratch.dnorm, scratch.all_rows);
+    const Tensor shares = weights.defined() ? weights.to(placement_.device) : weights;
+    if (split())
+      shard_loss(saved.losses, dx, x, wanted, *gradient_scale, shares);
+    else
+      linear_cross_entropy(saved.losses, dx, gradient(head_), x, value(head_), wanted, *gradient_scale,
+                           shares);
+    f_backward(scratch.dnorm, scratch.all_rows);
     final_norm_backward(saved, scratch);
+  } else if (split()) {
+    shard_loss(saved.losses, {}, x, wanted, 0, {});
   } else {
-    linear_cross_entropy_forward(saved.losses, saved.final_norm, value(head_), wanted);
+    linear_cross_entropy_forward(saved.losses, x, value(head_), wanted);
   }
   double sum = 0;
   const Tensor losses = saved.losses.to(Device::cpu);
@@ -356,27 +305,29 @@ void GptStage::final_norm_backward(StageActivations& saved, StageScratch& scratc
 }
 
 void GptStage::logits(const Tensor& logits, StageActivations& saved) const {
-  head_logits(logits, final_norm(saved));
+  head_logits(logits, f(final_norm(saved), saved.workspace->all_rows));
 }
 
 void GptStage::head_logits(const Tensor& logits, const Tensor& norm) const {
-  if (placement_.device == Device::cpu) {
+  if (placement_.device == Device::cpu && !split()) {
     linear_forward(logits, norm, value(head_), {});  // (..., C) -> (..., V)
     return;
   }
-  Tensor there = Tensor::uninitialized(logits.shape(), placement_.dtype, placement_.device);
+  Shape shape = logits.shape();
+  shape.back() = value(head_).dim(0);
+  Tensor there = Tensor::uninitialized(shape, placement_.dtype, placement_.device);
   linear_forward(there, norm, value(head_), {});
   if (placement_.dtype != DType::f32) {
-    const Tensor wide = Tensor::uninitialized(logits.shape(), DType::f32, placement_.device);
+    const Tensor wide = Tensor::uninitialized(shape, DType::f32, placement_.device);
     cast(wide, there);
     there = wide;
   }
-  logits.copy_from(there);
+  logits.copy_from(split() ? gather_logits(there) : there);
 }
 
 void GptStage::backward(StageActivations& saved, StageScratch& scratch, const Tensor& input,
                         const ForwardOptions& options) {
-  check(saved.batch == input.dim(0) && saved.tokens == input.dim(1),
+  check(saved.batch == input.dim(0) && saved.tokens == input.dim(1) * (has_embedding() ? 1 : row_shares()),
         "backward has activations of ({}, {}) tokens, but an input of shape {}", saved.batch, saved.tokens,
         to_string(input.shape()));
   check(scratch.batch == saved.batch && scratch.tokens == saved.tokens,
@@ -386,8 +337,14 @@ void GptStage::backward(StageActivations& saved, StageScratch& scratch, const Te
   const std::size_t lowest = has_embedding() && !embedding_trains() ? lowest_trained() : 0;
   for (std::size_t i = blocks_.size(); i-- > lowest;) {
     tell(options, &PassListener::before_backward, i + 1);
-    backward_block(blocks_[i], saved.blocks[i], scratch, first_layer_ + static_cast<std::int64_t>(i),
-                   options);
+    const BlockParameters& p = blocks_[i];
+    const BlockActivations& a = saved.blocks[i];
+    if (options_.recompute) {
+      layer_norm_forward(a.norm1, a.mean1, a.rstd1, a.input, value(p.norm1_weight), value(p.norm1_bias),
+                         config_.layer_norm_eps);
+      forward_to_gelu(i, saved, options);
+    }
+    backward_block(p, a, scratch, first_layer_ + static_cast<std::int64_t>(i), options);
     tell(options, &PassListener::after_backward, i + 1);
   }
   if (has_embedding() && !options.defer_embedding) backward_embedding(scratch.dstream, input, options);
@@ -397,12 +354,15 @@ void GptStage::backward_embedding(const Tensor& dstream, const Tensor& input, co
   check(has_embedding(), "only the stage with the first layer has an embedding");
   if (!embedding_trains()) return;
   tell(options, &PassListener::before_backward, 0);
-  if (options.training && config_.dropout > 0)
-    drop(dstream, dstream, config_.dropout, options, 0, DropoutPlace::embedding);
+  if (options.training && config_.dropout > 0) drop(dstream, dstream, options, 0, DropoutPlace::embedding);
   const Tensor tokens = input.to(placement_.device);
-  for_each_document(options, tokens.dim(0), tokens.dim(1), [&](const Rows& rows) {
+  const Shape all{tokens.dim(0), tokens.dim(1), config_.channels};
+  const Tensor room =
+      rows_split() ? Tensor::uninitialized(all, placement_.dtype, placement_.device) : Tensor();
+  const Tensor& dall = g_backward(dstream, room);
+  for_each_document(options, tokens.dim(0), tokens.dim(1), [&](const AttentionRows& rows) {
     embedding_backward(parameters_[token_embedding_].gradient, parameters_[position_embedding_].gradient,
-                       rows.of(dstream), rows.of(tokens));
+                       rows.of(dall), rows.of(tokens), 0, vocabulary());
   });
   tell(options, &PassListener::after_backward, 0);
 }

@@ -4,12 +4,19 @@
 // last; the whole model is the stage that holds all. There is no tape: `forward` writes what backward
 // needs into a `StageActivations` that the caller owns (and reuses from step to step, so that a step
 // allocates nothing), and `backward` reads it. Several may be in flight at once. Chapter 4 explains it.
+//
+// A stage may be one of t shards that a tensor-parallel group holds together (chapter 6): the same block with
+// H / t heads and a feed-forward layer of M / t, which the others complete through two hooks. In the shapes
+// below t is 1 for a stage alone; with sequence parallelism (B, T, C) of the residual stream becomes (B, T /
+// t, C), B T / t rows of the whole one after the other.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "common/core/philox.h"
@@ -17,10 +24,17 @@
 #include "common/model/config.h"
 #include "common/model/linear_adapter.h"
 #include "common/model/parameter_store.h"
+#include "common/model/tensor_parallel.h"
 
 namespace llm {
 
 class TorchRandom;
+struct AttentionOptions;
+struct AttentionRows;
+struct VocabularyShard;
+
+/// The places where a GPT-2 drops, each with masks of its own in every layer and step.
+enum class DropoutPlace : std::uint32_t { embedding, attention, attention_output, mlp_output };
 
 /// Where one block's parameters stand in the store. kNoParameter where the configuration has no bias.
 inline constexpr std::size_t kNoParameter = static_cast<std::size_t>(-1);
@@ -33,11 +47,11 @@ struct BlockParameters {
 struct BlockActivations {
   Tensor input;                // (B, T, C) the residual stream coming in
   Tensor norm1, mean1, rstd1;  // (B, T, C), (B T), (B T)
-  Tensor qkv;                  // (B, T, 3C)
-  Tensor attention, lse;       // (B, T, C), (B, H, T)
+  Tensor qkv;                  // (B, T, 3C / t)
+  Tensor attention, lse;       // (B, T, C / t), (B, H / t, T)
   Tensor middle;               // (B, T, C) the residual stream after attention
   Tensor norm2, mean2, rstd2;
-  Tensor up, gelu;  // (B, T, mlp)
+  Tensor up, gelu;  // (B, T, mlp / t)
 };
 
 /// The memory behind activations: one buffer of the dtype that the model computes with, and one of f32 for
@@ -47,7 +61,17 @@ struct ActivationMemory {
   std::int64_t bytes() const { return static_cast<std::int64_t>(values.bytes() + statistics.bytes()); }
 };
 
-/// What one forward pass of a stage leaves for its backward: views of one memory.
+/// Room that forward needs beside what it leaves for backward. All StageActivations of a stage may share one.
+struct StageWorkspace {
+  std::int64_t batch = 0, tokens = 0;
+  Tensor all_rows;         // (B, T, C), with sequence parallelism
+  BlockActivations block;  // with recomputation: of the block at work, but its input
+  ActivationMemory memory;
+  std::int64_t bytes() const { return memory.bytes(); }
+};
+
+/// What one forward pass of a stage leaves for its backward: views of one memory. With recomputation a
+/// block's are those of the workspace but for its input.
 struct StageActivations {
   std::int64_t batch = 0, tokens = 0;
   std::vector<BlockActivations> blocks;
@@ -55,17 +79,19 @@ struct StageActivations {
   Tensor final_norm, final_mean, final_rstd;  // the last stage's
   Tensor losses;                              // (B, T), the last stage's
   ActivationMemory memory;
+  std::shared_ptr<StageWorkspace> workspace;             // made on first use unless the caller gives one
   std::int64_t bytes() const { return memory.bytes(); }  // to be printed
 };
 
 /// Scratch of backward: a few (B, T, ...) buffers shared by all blocks.
 struct StageScratch {
   std::int64_t batch = 0, tokens = 0;
-  Tensor dstream;     // (B, T, C) the gradient of the residual stream
-  Tensor dnorm;       // (B, T, C)
-  Tensor dattention;  // (B, T, C)
-  Tensor dqkv;        // (B, T, 3C)
-  Tensor dup;         // (B, T, mlp)
+  Tensor dstream;                  // (B, T, C) the gradient of the residual stream
+  Tensor dnorm;                    // (B, T, C)
+  Tensor dattention;               // (B, T, C / t)
+  Tensor dqkv;                     // (B, T, 3C / t)
+  Tensor dup;                      // (B, T, mlp / t)
+  Tensor all_rows, all_norm_rows;  // (B, T, C), with sequence parallelism
   ActivationMemory memory;
   std::int64_t bytes() const { return memory.bytes(); }
 };
@@ -122,18 +148,25 @@ struct KvCache {
 
 class GptStage {
  public:
-  /// Layers [first_layer, last_layer) of `config`; zeros until initialised or loaded. A stage with a tied
-  /// head and no embedding has a wte.weight of its own.
+  /// Layers [first_layer, last_layer) of `config`; zeros until initialised or loaded.
+  /// The last stage of a pipeline has a tied embedding's matrix as well (Parameter::shared). UsageError if
+  /// the model cannot be shared out evenly among the ranks of options.tensor_group.
   GptStage(const GptConfig& config, std::int64_t first_layer, std::int64_t last_layer,
-           Placement placement = {});
+           Placement placement = {}, StageOptions options = {});
   /// The whole model.
-  explicit GptStage(const GptConfig& config, Placement placement = {})
-      : GptStage(config, 0, config.layers, placement) {}
+  explicit GptStage(const GptConfig& config, Placement placement = {}, StageOptions options = {})
+      : GptStage(config, 0, config.layers, placement, std::move(options)) {}
 
   /// A copy of this stage there, its values the same. Initialising, loading and saving are done on the CPU in
   /// f32.
   GptStage placed(Placement placement) const;
   const Placement& placement() const { return placement_; }
+  const StageOptions& options() const { return options_; }
+  /// Shape of what this rank holds of the residual stream, and of its gradient: what a stage reads and
+  /// writes.
+  Shape stream_shape(std::int64_t batch, std::int64_t tokens) const {
+    return {batch, tokens / row_shares(), config_.channels};
+  }
 
   const GptConfig& config() const { return config_; }
   ParameterStore& parameters() { return parameters_; }
@@ -144,15 +177,16 @@ class GptStage {
   bool has_head() const { return last_layer_ == config_.layers; }
 
   /// GPT-2's initialisation (Radford et al. 2019, section 2.3): normal(0, 0.02), residual projections scaled
-  /// by 1/sqrt(2L), biases 0, norms 1; Philox by (seed, parameter name, element). Those that are there, where
-  /// parameters are attached unit by unit.
+  /// by 1/sqrt(2L), biases 0, norms 1; Philox by (seed, parameter name, element of the whole model's tensor).
+  /// Those that are there, where parameters are attached unit by unit.
   void initialize(std::uint64_t seed);
   /// PyTorch's default initialisation drawn in the order token embedding, position embedding, per block Wq,
   /// Wk, Wv, output projection, the two feed-forward layers, then head. Whole model only.
   void initialize_like_torch(TorchRandom& random);
 
   /// input: tokens (B, T) i32, on either device, for a stage with the embedding; else the previous stage's
-  /// output (B, T, C). Returns saved.output. T may be anything from 1 to the context.
+  /// output (B, T, C). Returns saved.output. T may be anything from 1 to the context (a multiple of t with
+  /// sequence parallelism).
   const Tensor& forward(StageActivations& saved, const Tensor& input,
                         const ForwardOptions& options = {}) const;
 
@@ -160,7 +194,7 @@ class GptStage {
   /// saved.losses (B, T) and, if `gradient_scale` is given, accumulates head gradients and leaves d(sum of
   /// scale * losses)/d(output) in scratch.dstream. Returns the sum of the losses (not averaged) over targets
   /// that are not -1. `weights` (B, T) f32, if defined, multiplies each position's share of the gradient; the
-  /// losses are as without.
+  /// losses are as without. All ranks of a tensor-parallel group get all losses.
   double loss(StageActivations& saved, StageScratch& scratch, const Tensor& targets,
               std::optional<float> gradient_scale, const Tensor& weights = Tensor());
 
@@ -174,7 +208,11 @@ class GptStage {
   /// the gradients of frozen matrices or below the lowest layer that trains.
   void set_trainable(const std::function<bool(const Parameter&)>& trains);
   /// What is added to the linear layers of the blocks; it must outlive the stage. nullptr: nothing.
-  void attach(LinearAdapter* adapter) { adapter_ = adapter; }
+  /// Alone only: shards have none.
+  void attach(LinearAdapter* adapter) {
+    check(!split() || adapter == nullptr, "adapters are added to a whole layer, not to a shard of one");
+    adapter_ = adapter;
+  }
 
   /// Last stage: logits (B, T, V) of saved.output, written into `logits`, which is f32 on the CPU wherever
   /// the stage is.
@@ -189,9 +227,14 @@ class GptStage {
   /// forward.
   void backward(StageActivations& saved, StageScratch& scratch, const Tensor& input,
                 const ForwardOptions& options = {});
-  /// The embedding's part of backward: dstream (B, T, C) is the gradient of what the embedding put out, and
-  /// is overwritten with dropout.
+  /// The embedding's part of backward: dstream (stream_shape) is the gradient of what the embedding put out,
+  /// and is overwritten with dropout.
   void backward_embedding(const Tensor& dstream, const Tensor& input, const ForwardOptions& options = {});
+  /// Adds up over the tensor-parallel group the gradients of which each rank has a part (Parameter::partial),
+  /// of parameters [first, last) of the store. To be called once they are complete, after the last
+  /// micro-batch of a step; does nothing without sequence parallelism.
+  void sum_partial_gradients(ParameterUnit which) const;
+  void sum_partial_gradients() const { sum_partial_gradients({0, parameters_.all().size()}); }
 
   /// An empty cache for `batch` sequences of at most `capacity` positions.
   KvCache make_cache(std::int64_t batch, std::int64_t capacity) const;
@@ -201,10 +244,29 @@ class GptStage {
   void decode(const Tensor& logits, KvCache& cache, const Tensor& tokens) const;
 
  private:
+  // Tensor parallelism, in gpt_tensor_parallel.cpp.
+  bool split() const { return ranks_ > 1; }
+  bool rows_split() const { return split() && options_.sequence_parallel; }
+  std::int64_t row_shares() const { return rows_split() ? ranks_ : 1; }
+  VocabularyShard vocabulary() const;
+  const Tensor& f(const Tensor& x, const Tensor& room) const;
+  void f_backward(const Tensor& dx, const Tensor& room) const;
+  void g(const Tensor& y, const Tensor& room) const;
+  const Tensor& g_backward(const Tensor& dy, const Tensor& room) const;
+  const Tensor& part(const Tensor& y, const Tensor& room) const;
+  void shard_loss(const Tensor& losses, const Tensor& dx, const Tensor& x, const Tensor& targets, float scale,
+                  const Tensor& weights) const;
+  Tensor gather_logits(const Tensor& local) const;
+
+  void drop(const Tensor& y, const Tensor& x, const ForwardOptions& options, std::int64_t layer,
+            DropoutPlace place) const;
+  AttentionOptions attention_options(const ForwardOptions& options, std::int64_t layer,
+                                     const AttentionRows& rows) const;
   void prepare(StageActivations& saved, std::int64_t batch, std::int64_t tokens) const;
   /// logits (..., V), f32 on the CPU, of normalised rows (..., C).
   void head_logits(const Tensor& logits, const Tensor& norm) const;
   void forward_block(std::size_t index, const StageActivations& saved, const ForwardOptions& options) const;
+  void forward_to_gelu(std::size_t index, const StageActivations& saved, const ForwardOptions& options) const;
   void backward_block(const BlockParameters& p, const BlockActivations& a, const StageScratch& scratch,
                       std::int64_t layer, const ForwardOptions& options);
   /// A block's linear layer with what is attached to it: y = x w^T + b + adapter(x), and its backward.
@@ -220,10 +282,15 @@ class GptStage {
   }
   /// The lowest block with something to train (the number of blocks: none); below it backward may stop.
   std::size_t lowest_trained() const;
+  std::size_t bias_of_sum(std::size_t bias) const;
+  void declare_parameters();
 
   GptConfig config_;
   std::int64_t first_layer_, last_layer_;
   Placement placement_;
+  StageOptions options_;
+  int rank_ = 0, ranks_ = 1;        // of the tensor-parallel group
+  std::int64_t heads_, mlp_width_;  // of this rank
   ParameterStore parameters_;
   std::vector<BlockParameters> blocks_;
   std::size_t token_embedding_ = kNoParameter, position_embedding_ = kNoParameter;

@@ -33,65 +33,103 @@ class Layout {
   std::int64_t values_ = 0, statistics_ = 0;
 };
 
-void lay_out(Layout& layout, StageActivations& s, const GptConfig& c, bool head, std::int64_t B,
-             std::int64_t T) {
-  const std::int64_t C = c.channels;
-  for (BlockActivations& a : s.blocks) {
-    layout.place(a.input, {B, T, C});
-    layout.place(a.norm1, {B, T, C});
-    layout.place_statistics(a.mean1, {B * T});
-    layout.place_statistics(a.rstd1, {B * T});
-    layout.place(a.qkv, {B, T, 3 * C});
-    layout.place(a.attention, {B, T, C});
-    layout.place_statistics(a.lse, {B, c.heads, T});
-    layout.place(a.middle, {B, T, C});
-    layout.place(a.norm2, {B, T, C});
-    layout.place_statistics(a.mean2, {B * T});
-    layout.place_statistics(a.rstd2, {B * T});
-    layout.place(a.up, {B, T, c.mlp_width()});
-    layout.place(a.gelu, {B, T, c.mlp_width()});
-  }
-  layout.place(s.output, {B, T, C});
-  if (!head) return;
-  layout.place(s.final_norm, {B, T, C});
-  layout.place_statistics(s.final_mean, {B * T});
-  layout.place_statistics(s.final_rstd, {B * T});
-  layout.place_statistics(s.losses, {B, T});
+/// The sizes of what one rank keeps. `rows_of` ranks share out the rows of the residual stream.
+struct Sizes {
+  std::int64_t batch, tokens, rows_of;
+  std::int64_t channels, heads, head_channels, mlp;  // C, H / t, C / t, M / t
+  bool head, recompute;
+  Shape stream() const { return {batch, tokens / rows_of, channels}; }
+  std::int64_t rows() const { return batch * tokens / rows_of; }
+};
+
+/// All of a block but its input.
+void lay_out(Layout& layout, BlockActivations& a, const Sizes& s) {
+  const std::int64_t B = s.batch, T = s.tokens;
+  layout.place(a.norm1, s.stream());
+  layout.place_statistics(a.mean1, {s.rows()});
+  layout.place_statistics(a.rstd1, {s.rows()});
+  layout.place(a.qkv, {B, T, 3 * s.head_channels});
+  layout.place(a.attention, {B, T, s.head_channels});
+  layout.place_statistics(a.lse, {B, s.heads, T});
+  layout.place(a.middle, s.stream());
+  layout.place(a.norm2, s.stream());
+  layout.place_statistics(a.mean2, {s.rows()});
+  layout.place_statistics(a.rstd2, {s.rows()});
+  layout.place(a.up, {B, T, s.mlp});
+  layout.place(a.gelu, {B, T, s.mlp});
 }
 
-void lay_out(Layout& layout, StageScratch& s, const GptConfig& c, bool, std::int64_t B, std::int64_t T) {
-  layout.place(s.dstream, {B, T, c.channels});
-  layout.place(s.dnorm, {B, T, c.channels});
-  layout.place(s.dattention, {B, T, c.channels});
-  layout.place(s.dqkv, {B, T, 3 * c.channels});
-  layout.place(s.dup, {B, T, c.mlp_width()});
+void lay_out(Layout& layout, StageActivations& a, const Sizes& s) {
+  for (BlockActivations& block : a.blocks) {
+    layout.place(block.input, s.stream());
+    if (!s.recompute) lay_out(layout, block, s);
+  }
+  layout.place(a.output, s.stream());
+  if (!s.head) return;
+  layout.place(a.final_norm, s.stream());
+  layout.place_statistics(a.final_mean, {s.rows()});
+  layout.place_statistics(a.final_rstd, {s.rows()});
+  layout.place_statistics(a.losses, {s.batch, s.tokens});
+}
+
+void lay_out(Layout& layout, StageWorkspace& w, const Sizes& s) {
+  if (s.rows_of > 1) layout.place(w.all_rows, {s.batch, s.tokens, s.channels});
+  if (s.recompute) lay_out(layout, w.block, s);
+}
+
+void lay_out(Layout& layout, StageScratch& d, const Sizes& s) {
+  const std::int64_t B = s.batch, T = s.tokens;
+  layout.place(d.dstream, s.stream());
+  layout.place(d.dnorm, s.stream());
+  layout.place(d.dattention, {B, T, s.head_channels});
+  layout.place(d.dqkv, {B, T, 3 * s.head_channels});
+  layout.place(d.dup, {B, T, s.mlp});
+  if (s.rows_of == 1) return;
+  layout.place(d.all_rows, {B, T, s.channels});
+  layout.place(d.all_norm_rows, {B, T, s.channels});
 }
 
 /// Drops all views and the buffer.
 void forget(StageActivations& s) {
-  const std::size_t blocks = s.blocks.size();
-  s = {};
-  s.blocks.resize(blocks);
+  StageActivations empty;
+  empty.blocks.resize(s.blocks.size());
+  empty.workspace = std::move(s.workspace);
+  s = std::move(empty);
 }
 void forget(StageScratch& s) {
   s = {};
 }
+void forget(StageWorkspace& s) {
+  s = {};
+}
 
 template <typename Buffers>
-void prepare_buffers(Buffers& s, const GptConfig& c, bool head, std::int64_t B, std::int64_t T,
-                     const Placement& placement) {
-  if (s.batch == B && s.tokens == T) return;
+void prepare_buffers(Buffers& s, const Sizes& sizes, const Placement& placement) {
+  if (s.batch == sizes.batch && s.tokens == sizes.tokens) return;
   Layout counting(nullptr);
-  lay_out(counting, s, c, head, B, T);
+  lay_out(counting, s, sizes);
   if (counting.values() > s.memory.values.numel() || counting.statistics() > s.memory.statistics.numel()) {
     forget(s);  // before the new memory is taken: both need not fit at once
     s.memory.values = Tensor({counting.values()}, placement.dtype, placement.device);
     s.memory.statistics = Tensor({counting.statistics()}, DType::f32, placement.device);
   }
   Layout placing(&s.memory);
-  lay_out(placing, s, c, head, B, T);
-  s.batch = B;
-  s.tokens = T;
+  lay_out(placing, s, sizes);
+  s.batch = sizes.batch;
+  s.tokens = sizes.tokens;
+}
+
+Sizes sizes_of(const GptConfig& c, std::int64_t B, std::int64_t T, bool head, int ranks,
+               const StageOptions& options) {
+  return {.batch = B,
+          .tokens = T,
+          .rows_of = options.sequence_parallel ? ranks : 1,
+          .channels = c.channels,
+          .heads = c.heads / ranks,
+          .head_channels = c.channels / ranks,
+          .mlp = c.mlp_width() / ranks,
+          .head = head,
+          .recompute = options.recompute};
 }
 
 }  // namespace
@@ -100,11 +138,20 @@ void GptStage::prepare(StageActivations& saved, std::int64_t batch, std::int64_t
   check(saved.blocks.empty() || saved.blocks.size() == blocks_.size(),
         "activations of {} blocks were given to a stage of {}", saved.blocks.size(), blocks_.size());
   saved.blocks.resize(blocks_.size());
-  prepare_buffers(saved, config_, has_head(), batch, tokens, placement_);
+  const Sizes sizes = sizes_of(config_, batch, tokens, has_head(), ranks_, options_);
+  if (!saved.workspace) saved.workspace = std::make_shared<StageWorkspace>();
+  prepare_buffers(*saved.workspace, sizes, placement_);
+  prepare_buffers(saved, sizes, placement_);
+  if (!options_.recompute) return;
+  for (BlockActivations& a : saved.blocks) {
+    const Tensor input = a.input;
+    a = saved.workspace->block;
+    a.input = input;
+  }
 }
 
 void GptStage::prepare(StageScratch& scratch, std::int64_t batch, std::int64_t tokens) const {
-  prepare_buffers(scratch, config_, has_head(), batch, tokens, placement_);
+  prepare_buffers(scratch, sizes_of(config_, batch, tokens, has_head(), ranks_, options_), placement_);
 }
 
 std::int64_t activation_bytes(const GptConfig& config, std::int64_t batch, std::int64_t tokens, DType dtype) {
@@ -112,8 +159,9 @@ std::int64_t activation_bytes(const GptConfig& config, std::int64_t batch, std::
   saved.blocks.resize(static_cast<std::size_t>(config.layers));
   StageScratch scratch;
   Layout counting(nullptr);
-  lay_out(counting, saved, config, true, batch, tokens);
-  lay_out(counting, scratch, config, true, batch, tokens);
+  const Sizes sizes = sizes_of(config, batch, tokens, true, 1, {});
+  lay_out(counting, saved, sizes);
+  lay_out(counting, scratch, sizes);
   return counting.values() * static_cast<std::int64_t>(size_of(dtype)) +
          counting.statistics() * static_cast<std::int64_t>(sizeof(float));
 }

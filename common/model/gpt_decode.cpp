@@ -21,7 +21,7 @@ KvCache GptStage::make_cache(std::int64_t batch, std::int64_t capacity) const {
 }
 
 void GptStage::decode(const Tensor& logits, KvCache& cache, const Tensor& tokens) const {
-  check(has_embedding() && has_head(), "only a whole model generates");
+  check(has_embedding() && has_head() && !split(), "only a whole model generates");
   check(tokens.rank() == 2 && tokens.dtype() == DType::i32 && tokens.numel() > 0,
         "decode reads tokens (B, T) i32, got {} {}", name(tokens.dtype()), to_string(tokens.shape()));
   const std::int64_t B = tokens.dim(0);

@@ -1,4 +1,5 @@
 // First weights of a model: GPT-2's way, and PyTorch's defaults number for number. Chapter 4.
+#include <algorithm>
 #include <cmath>
 
 #include "common/core/error.h"
@@ -10,16 +11,15 @@ namespace llm {
 
 namespace {
 
-/// Normal numbers of one Philox stream, element by element, on all threads.
-void fill_normal(const Tensor& t, const Philox& philox, float std) {
-  float* out = t.data();
-  const std::int64_t n = t.numel();
-  parallel_for((n + 3) / 4, 4096, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t block = begin; block < end; ++block) {
+/// out[i] = std * normal number first + i of one Philox stream, on all threads.
+void fill_normal(std::span<float> out, const Philox& philox, std::int64_t first, float std) {
+  const std::int64_t last = first + static_cast<std::int64_t>(out.size());
+  const std::int64_t first_block = first / 4;  // a block of the generator makes four numbers
+  parallel_for((last + 3) / 4 - first_block, 4096, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t block = first_block + begin; block < first_block + end; ++block) {
       const auto four = philox.normals(static_cast<std::uint64_t>(block));
-      const std::int64_t first = 4 * block;
-      for (std::int64_t i = first; i < std::min(first + 4, n); ++i)
-        out[i] = std * four[static_cast<std::size_t>(i - first)];
+      for (std::int64_t i = std::max(first, 4 * block); i < std::min(last, 4 * block + 4); ++i)
+        out[static_cast<std::size_t>(i - first)] = std * four[static_cast<std::size_t>(i - 4 * block)];
     }
   });
 }
@@ -36,12 +36,15 @@ void GptStage::initialize(std::uint64_t seed) {
       continue;
     }
     const bool ends_branch = p.name.ends_with("c_proj.weight");
-    fill_normal(p.value, {.seed = seed, .stream = stream_id(p.name)}, ends_branch ? 0.02F * residual : 0.02F);
+    for (const ParameterRun& run : runs(p))
+      fill_normal(p.value.range(run.here, {run.count}).span(), {.seed = seed, .stream = stream_id(p.name)},
+                  run.whole, ends_branch ? 0.02F * residual : 0.02F);
   }
 }
 
 void GptStage::initialize_like_torch(TorchRandom& random) {
-  check(has_embedding() && has_head(), "PyTorch's order of initialisation runs through the whole model");
+  check(has_embedding() && has_head() && !split(),
+        "PyTorch's order of initialisation runs through the whole model");
   const auto linear = [&](const Tensor& weight, const Tensor& bias) {
     random.init_linear(weight.span(), bias.defined() ? bias.span() : std::span<float>{}, weight.dim(1));
   };

@@ -207,7 +207,10 @@ std::string config_text(const GptConfig& c) {
 }  // namespace
 
 void save_huggingface(const GptStage& model, const std::filesystem::path& folder) {
-  check(model.has_embedding() && model.has_head(), "only a whole model can be saved as a directory");
+  const auto& all = model.parameters().all();
+  check(model.has_embedding() && model.has_head() &&
+            std::ranges::none_of(all, [](const Parameter& p) { return p.is_split(); }),
+        "only a whole model can be saved as a directory");
   const GptConfig& c = model.config();
   std::vector<TensorToWrite> tensors;
   const auto add = [&](const std::string& name, const Shape& shape) {

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "common/core/tensor.h"
+#include "common/model/config.h"
 #include "common/model/parameter_store.h"
 
 namespace llm {
@@ -45,5 +46,21 @@ struct StageOptions {
 inline Slice share_of(std::int64_t n, int rank, int size) {
   return {n * rank / size, n * (rank + 1) / size};
 }
+
+/// UsageError unless the heads and hidden units of a model can be shared out evenly, and every rank gets a
+/// row of the vocabulary.
+void check_shares(const GptConfig& config, int ranks);
+
+/// What one rank sends to the others, in elements, for one micro-batch of B sequences of T tokens (forward,
+/// loss and backward): tensors over which the group ran each operation. An all-reduce of n elements sends 2 n
+/// (t - 1) / t, a reduce-scatter into and an all-gather of n elements (t - 1) / t.
+struct TensorTraffic {
+  std::int64_t all_reduce = 0, reduce_scatter = 0,
+               all_gather = 0;      // of the dtype that the model computes with
+  std::int64_t statistics = 0;      // all-reduced, f32: the loss
+  std::int64_t step_gradients = 0;  // all-reduced, f32, once per step: sum_partial_gradients
+};
+TensorTraffic tensor_traffic(const GptConfig& config, std::int64_t first_layer, std::int64_t last_layer,
+                             std::int64_t batch, std::int64_t tokens, const StageOptions& options);
 
 }  // namespace llm

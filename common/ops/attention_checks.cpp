@@ -19,6 +19,8 @@ AttentionSize attention_size(const Checks& check, const Tensor& qkv, std::int64_
 AttentionSize attention_size(const Checks& check, const Tensor& qkv, const AttentionOptions& options) {
   llm::check(options.dropout >= 0 && options.dropout < 1,
              "{}: the dropout must be at least 0 and less than 1, got {}", check.function, options.dropout);
+  llm::check(options.all_heads == 0 || options.all_heads >= options.heads,
+             "{}: {} heads cannot be a part of {}", check.function, options.heads, options.all_heads);
   return attention_size(check, qkv, options.heads);
 }
 

@@ -16,6 +16,11 @@ struct AttentionSize {
   std::int64_t channels() const { return heads * head_size; }
 };
 
+/// With dropout, the number of head b H + h among all heads of the model, of which these may be a part.
+inline std::int64_t numbered_head(std::int64_t head, const AttentionOptions& options) {
+  return options.all_heads == 0 ? head : head / options.heads * options.all_heads + head % options.heads;
+}
+
 // Each returns the sizes of its call. On the device activations are f32 or bf16, all of qkv's dtype; the
 // weights and lse are f32.
 AttentionSize check_naive_forward(std::string_view function, const Tensor& y, const Tensor& weights,

@@ -38,4 +38,12 @@ void Checks::wrong_rank(std::string_view name, const Tensor& t, int expected) co
   fail("{}: {} must have {} dimensions, but its shape is {}", function, name, expected, to_string(t.shape()));
 }
 
+VocabularyShard check_shard(const Checks& check, VocabularyShard shard, std::int64_t rows) {
+  if (shard.whole == 0) shard.whole = rows;
+  llm::check(shard.first >= 0 && shard.first + rows <= shard.whole,
+             "{}: {} rows from row {} on are no part of a vocabulary of {}", check.function, rows,
+             shard.first, shard.whole);
+  return shard;
+}
+
 }  // namespace llm

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "common/core/tensor.h"
+#include "common/ops/ops.h"
 
 namespace llm {
 
@@ -93,5 +94,8 @@ struct Checks {
   [[noreturn]] void wrong_rows(std::string_view name, const Tensor& t, std::int64_t expected) const;
   [[noreturn]] void wrong_rank(std::string_view name, const Tensor& t, int expected) const;
 };
+
+/// The shard, its size filled in, of a table of `rows` rows.
+VocabularyShard check_shard(const Checks& check, VocabularyShard shard, std::int64_t rows);
 
 }  // namespace llm

@@ -125,8 +125,10 @@ void matrix_product(const MatrixColumns& c, const MatrixColumns& a, const Matrix
 namespace {
 
 /// What both directions of the embedding check. `y` and the tables are the values, or their gradients.
-void check_embedding(const Checks& check, const Tensor& y, const Tensor& tokens, const Tensor& token_table,
-                     const Tensor& position_table, std::int64_t first_position, DType table_dtype) {
+/// Returns the shard with its size filled in.
+VocabularyShard check_embedding(const Checks& check, const Tensor& y, const Tensor& tokens,
+                                const Tensor& token_table, const Tensor& position_table,
+                                std::int64_t first_position, VocabularyShard shard, DType table_dtype) {
   check.rank("tokens", tokens, 2, DType::i32);
   check.rank("the token table", token_table, 2, table_dtype);
   check.rank("the position table", position_table, 2, table_dtype);
@@ -136,35 +138,41 @@ void check_embedding(const Checks& check, const Tensor& y, const Tensor& tokens,
   llm::check(first_position >= 0 && first_position + tokens.dim(1) <= position_table.dim(0),
              "{}: positions {} to {} are not within a position table of {} rows", check.function,
              first_position, first_position + tokens.dim(1), position_table.dim(0));
-  if (check.on_cuda()) return;  // the kernels look at the ids themselves: ops/cuda/ids.cuh
-  const std::int64_t vocabulary = token_table.dim(0);
+  shard = check_shard(check, shard, token_table.dim(0));
+  if (check.on_cuda()) return shard;  // the kernels look at the ids themselves: ops/cuda/ids.cuh
   for (const std::int32_t token : tokens.span<std::int32_t>())
-    llm::check(token >= 0 && token < vocabulary, "{}: token id {} is not within the vocabulary of {}",
-               check.function, token, vocabulary);
+    llm::check(token >= 0 && token < shard.whole, "{}: token id {} is not within the vocabulary of {}",
+               check.function, token, shard.whole);
+  return shard;
 }
 
 }  // namespace
 
 void embedding_forward(const Tensor& y, const Tensor& tokens, const Tensor& token_table,
-                       const Tensor& position_table, std::int64_t first_position) {
+                       const Tensor& position_table, std::int64_t first_position,
+                       const VocabularyShard& part) {
   const Checks check{"embedding_forward", "y", y};
-  check_embedding(check, y, tokens, token_table, position_table, first_position, check.dtype);
-  if (check.on_cuda()) return cuda::embedding_forward(y, tokens, token_table, position_table, first_position);
+  const VocabularyShard shard =
+      check_embedding(check, y, tokens, token_table, position_table, first_position, part, check.dtype);
+  if (check.on_cuda())
+    return cuda::embedding_forward(y, tokens, token_table, position_table, first_position, shard);
   const std::int64_t channels = token_table.dim(1);
   cpu::embedding_forward(y.data(), tokens.data<std::int32_t>(), token_table.data(),
                          position_table.data() + first_position * channels, tokens.dim(0), tokens.dim(1),
-                         channels);
+                         channels, shard.first, token_table.dim(0));
 }
 
 void embedding_backward(const Tensor& dtoken_table, const Tensor& dposition_table, const Tensor& dy,
-                        const Tensor& tokens, std::int64_t first_position) {
+                        const Tensor& tokens, std::int64_t first_position, const VocabularyShard& part) {
   const Checks check{"embedding_backward", "dy", dy};
-  check_embedding(check, dy, tokens, dtoken_table, dposition_table, first_position, DType::f32);
+  const VocabularyShard shard =
+      check_embedding(check, dy, tokens, dtoken_table, dposition_table, first_position, part, DType::f32);
   if (check.on_cuda())
-    return cuda::embedding_backward(dtoken_table, dposition_table, dy, tokens, first_position);
+    return cuda::embedding_backward(dtoken_table, dposition_table, dy, tokens, first_position, shard);
   const std::int64_t channels = dtoken_table.dim(1);
   cpu::embedding_backward(dtoken_table.data(), dposition_table.data() + first_position * channels, dy.data(),
-                          tokens.data<std::int32_t>(), tokens.dim(0), tokens.dim(1), channels);
+                          tokens.data<std::int32_t>(), tokens.dim(0), tokens.dim(1), channels, shard.first,
+                          dtoken_table.dim(0));
 }
 
 void layer_norm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,

@@ -64,14 +64,25 @@ void matrix_product(const MatrixColumns& c, const MatrixColumns& a, const Matrix
 
 // ---- embedding ----------------------------------------------------------------------------------
 
+/// Which rows of a vocabulary's table a rank holds when several share it (chapter 6): those from `first` on,
+/// of `whole`. By default the table is the whole vocabulary.
+struct VocabularyShard {
+  std::int64_t first = 0;
+  std::int64_t whole = 0;  // 0: as many as the table has rows
+};
+
 /// y[b, t] = token_table[tokens[b, t]] + position_table[first_position + t].
 /// tokens (B, T) i32, token_table (V, C), position_table (>= first_position + T, C), y (B, T, C).
 /// Error if a token id is outside [0, V); on cuda it comes with the next copy to the CPU
-/// (core/device_report.h).
+/// (core/device_report.h). Of a shard, rows of y whose token another rank has are 0, so that the ranks' y add
+/// up to the whole's, to the bit.
 void embedding_forward(const Tensor& y, const Tensor& tokens, const Tensor& token_table,
-                       const Tensor& position_table, std::int64_t first_position = 0);
+                       const Tensor& position_table, std::int64_t first_position = 0,
+                       const VocabularyShard& shard = {});
+/// Of a shard, the tokens of other ranks are passed over; the positions are not.
 void embedding_backward(const Tensor& dtoken_table, const Tensor& dposition_table, const Tensor& dy,
-                        const Tensor& tokens, std::int64_t first_position = 0);
+                        const Tensor& tokens, std::int64_t first_position = 0,
+                        const VocabularyShard& shard = {});
 
 // ---- layer norm (Ba et al. 2016) ------------------------------------------------------------------
 
@@ -120,6 +131,7 @@ struct AttentionOptions {
   float dropout = 0;              // on the attention weights
   Philox rng = {};                // with dropout: element ((b H + h) T + i) T + j of the weights
   std::uint64_t first_index = 0;  // ... counted from here
+  std::int64_t all_heads = 0;     // ... with this as H, where these heads are some of more; 0: heads
 };
 
 /// qkv (B, T, 3C): for each position q, k, v, each of heads x D. y (B, T, C).
@@ -165,6 +177,27 @@ void linear_cross_entropy_forward(const Tensor& losses, const Tensor& x, const T
 void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& dw, const Tensor& x,
                           const Tensor& w, const Tensor& targets, float scale,
                           const Tensor& weights = Tensor());
+
+// The same over a vocabulary that several ranks share (Shoeybi et al. 2019, section 3): each has the logits
+// of its shard, and per row only three numbers pass between them. With `highest` the largest of all ranks'
+// highest:
+//   loss = log(sum of the ranks' total exp(highest_of_rank - highest)) + highest - sum of the ranks' right.
+
+/// highest, total, right (N) f32: the row's largest logit, its sum of exp(logit - highest), and its target's
+/// logit, or 0 if another rank has it. logits (..., V / t), targets as above, of the whole vocabulary.
+void shard_cross_entropy_statistics(const Tensor& highest, const Tensor& total, const Tensor& right,
+                                    const Tensor& logits, const Tensor& targets,
+                                    const VocabularyShard& shard);
+/// total *= exp(highest - new_highest): to be added up with those of other ranks. (N) f32 all.
+void shard_cross_entropy_rescale(const Tensor& total, const Tensor& highest, const Tensor& new_highest);
+/// losses (N) from the statistics of all ranks; 0 where targets[i] is -1.
+void shard_cross_entropy_losses(const Tensor& losses, const Tensor& highest, const Tensor& total,
+                                const Tensor& right, const Tensor& targets);
+/// dlogits = scale * weights[i] * (softmax(logits) - one_hot(target)) of this shard, given the statistics of
+/// all ranks; zero rows where ignored. May be in place. `weights` (N) f32; undefined: all 1.
+void shard_cross_entropy_backward(const Tensor& dlogits, const Tensor& logits, const Tensor& targets,
+                                  const Tensor& highest, const Tensor& total, float scale,
+                                  const VocabularyShard& shard, const Tensor& weights = Tensor());
 
 // ---- optimizer ------------------------------------------------------------------------------------
 

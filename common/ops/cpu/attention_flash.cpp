@@ -76,7 +76,7 @@ Head head_of(Index index, const AttentionSize& s, const AttentionOptions& option
           b * s.time * 3 * s.channels() + h * s.head_size,
           b * s.time * s.channels() + h * s.head_size,
           index * s.time,
-          options.first_index + static_cast<std::uint64_t>(index * s.time * s.time)};
+          options.first_index + static_cast<std::uint64_t>(numbered_head(index, options) * s.time * s.time)};
 }
 
 /// A block: 64 queries from `query` on and 64 keys from `key` on, or what there is of them, in whole strips

@@ -26,15 +26,17 @@ struct Place {
   Index index;    // b H + h
   Index qkv, y;   // first element within (B, T, 3C) and (B, T, C)
   Index weights;  // ... within (B, H, T, T)
+  Index dropout;  // ... within (B, all heads, T, T)
   Eigen::OuterStride<> qkv_stride, y_stride;
 };
-Place place_of(Index index, const AttentionSize& s) {
+Place place_of(Index index, const AttentionSize& s, const AttentionOptions& options) {
   const Index b = index / s.heads;
   const Index h = index % s.heads;
   return {index,
           b * s.time * 3 * s.channels() + h * s.head_size,
           b * s.time * s.channels() + h * s.head_size,
           index * s.time * s.time,
+          numbered_head(index, options) * s.time * s.time,
           Eigen::OuterStride<>(3 * s.channels()),
           Eigen::OuterStride<>(s.channels())};
 }
@@ -46,7 +48,7 @@ Matrix dropped(const ConstSquare& weights, const Place& at, const AttentionOptio
     const auto count = static_cast<Index>(weights.size());
     Matrix scale(weights.rows(), weights.cols());
     dropout_scale(scale.data(), count, options.dropout, options.rng,
-                  options.first_index + static_cast<std::uint64_t>(at.weights));
+                  options.first_index + static_cast<std::uint64_t>(at.dropout));
     result.array() *= scale.array();
   }
   return result;
@@ -59,7 +61,7 @@ void attention_naive_forward(float* y, float* weights, const float* qkv, const A
   const float scale = 1.0F / std::sqrt(static_cast<float>(s.head_size));
   parallel_for(s.batch * s.heads, 1, [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
-      const Place at = place_of(i, s);
+      const Place at = place_of(i, s, options);
       const ConstHead q(qkv + at.qkv, s.time, s.head_size, at.qkv_stride);
       const ConstHead k(qkv + at.qkv + s.channels(), s.time, s.head_size, at.qkv_stride);
       const ConstHead v(qkv + at.qkv + 2 * s.channels(), s.time, s.head_size, at.qkv_stride);
@@ -89,7 +91,7 @@ void attention_naive_backward(float* dqkv, const float* dy, const float* weights
   const float scale = 1.0F / std::sqrt(static_cast<float>(s.head_size));
   parallel_for(s.batch * s.heads, 1, [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
-      const Place at = place_of(i, s);
+      const Place at = place_of(i, s, options);
       const ConstHead q(qkv + at.qkv, s.time, s.head_size, at.qkv_stride);
       const ConstHead k(qkv + at.qkv + s.channels(), s.time, s.head_size, at.qkv_stride);
       const ConstHead v(qkv + at.qkv + 2 * s.channels(), s.time, s.head_size, at.qkv_stride);

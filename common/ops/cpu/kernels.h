@@ -21,11 +21,13 @@ void linear_forward(float* y, const float* x, const float* w, const float* b, In
 void linear_backward(float* dx, float* dw, float* db, const float* dy, const float* x, const float* w,
                      Index rows, Index in, Index out);
 
-// embedding.cpp
+// embedding.cpp: of rows [first, first + vocabulary) of the token table
 void embedding_forward(float* y, const std::int32_t* tokens, const float* token_table,
-                       const float* position_table, Index batch, Index time, Index channels);
+                       const float* position_table, Index batch, Index time, Index channels, Index first,
+                       Index vocabulary);
 void embedding_backward(float* dtoken_table, float* dposition_table, const float* dy,
-                        const std::int32_t* tokens, Index batch, Index time, Index channels);
+                        const std::int32_t* tokens, Index batch, Index time, Index channels, Index first,
+                        Index vocabulary);
 
 // layer_norm.cpp: x (N, C)
 void layer_norm_forward(float* y, float* mean, float* rstd, const float* x, const float* gamma,
@@ -80,6 +82,16 @@ void cross_entropy_backward(float* dlogits, const float* logits, const std::int3
 void linear_cross_entropy(float* losses, float* dx, float* dw, const float* x, const float* w,
                           const std::int32_t* targets, float scale, const float* weights, Index rows,
                           Index channels, Index vocabulary);
+
+// cross_entropy_shard.cpp: logits (N, V) of the vocabulary's rows from `first` on
+void shard_cross_entropy_statistics(float* highest, float* total, float* right, const float* logits,
+                                    const std::int32_t* targets, Index rows, Index vocabulary, Index first);
+void shard_cross_entropy_rescale(float* total, const float* highest, const float* new_highest, Index rows);
+void shard_cross_entropy_losses(float* losses, const float* highest, const float* total, const float* right,
+                                const std::int32_t* targets, Index rows);
+void shard_cross_entropy_backward(float* dlogits, const float* logits, const std::int32_t* targets,
+                                  const float* highest, const float* total, float scale, const float* weights,
+                                  Index rows, Index vocabulary, Index first);
 
 // adamw.cpp
 void adamw_update(float* values, float* first_moment, float* second_moment, const float* gradients,

@@ -63,16 +63,20 @@ struct WeightDropout {
   float scale;  // of what is kept: 1 / (1 - p)
   Philox rng;
   std::uint64_t first_index;
+  int heads, other_heads;  // per sequence: here, and elsewhere (AttentionOptions::all_heads)
 
   explicit WeightDropout(const AttentionOptions& options)
       : threshold(static_cast<std::uint32_t>(std::ceil(options.dropout * 0x1p24F))),
         scale(1.0F / (1.0F - options.dropout)),
         rng(options.rng),
-        first_index(options.first_index) {}
+        first_index(options.first_index),
+        heads(static_cast<int>(options.heads)),
+        other_heads(options.all_heads == 0 ? 0 : static_cast<int>(options.all_heads - options.heads)) {}
 
   /// The number of weight (query, 0) of a head.
   __device__ std::uint64_t row_index(int head, int query, int time) const {
-    return first_index + (static_cast<std::uint64_t>(head) * time + query) * time;
+    const int number = head + head / heads * other_heads;
+    return first_index + (static_cast<std::uint64_t>(number) * time + query) * time;
   }
   /// 0 or `scale`.
   __device__ float factor(std::uint64_t index) const { return factor(rng.block(index / 4), index % 4); }

@@ -32,9 +32,13 @@ __global__ void softmax_rows(float* scores, std::int64_t rows, int time) {
 }
 
 /// used = M P: the weights as they are applied to the values.
-__global__ void drop_weights(float* used, const float* weights, std::int64_t count, WeightDropout dropout) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < count) used[i] = weights[i] * dropout.factor(dropout.first_index + static_cast<std::uint64_t>(i));
+__global__ void drop_weights(float* used, const float* weights, std::int64_t count, int time,
+                             WeightDropout dropout) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, row = i / time;
+  if (i >= count) return;
+  const std::uint64_t first =
+      dropout.row_index(static_cast<int>(row / time), static_cast<int>(row % time), time);
+  used[i] = weights[i] * dropout.factor(first + static_cast<std::uint64_t>(i % time));
 }
 
 /// d(M P) -> dS in place: dP = M d(M P), dS = P (dP - rowsum(P dP)).
@@ -46,7 +50,9 @@ __global__ void softmax_rows_backward(float* gradients, const float* weights, st
   const float* weight = weights + warp_row() * time;
   const int visible = static_cast<int>(warp_row() % time) + 1;
   const int lane = static_cast<int>(threadIdx.x % 32);
-  const std::uint64_t index = dropout.first_index + static_cast<std::uint64_t>(warp_row() * time);
+  const std::uint64_t index = kDropout ? dropout.row_index(static_cast<int>(warp_row() / time),
+                                                           static_cast<int>(warp_row() % time), time)
+                                       : 0;
   float dot = 0;
   for (int j = lane; j < visible; j += 32) {
     if (kDropout) gradient[j] *= dropout.factor(index + static_cast<std::uint64_t>(j));
@@ -62,7 +68,7 @@ Tensor used_weights(const Tensor& weights, const AttentionOptions& options) {
   const Tensor used = Tensor::uninitialized(weights.shape(), DType::f32, Device::cuda);
   const std::int64_t count = weights.numel();
   launch(drop_weights, {dim3(blocks_for(count, 256)), dim3(256)}, used.data(), weights.data(), count,
-         WeightDropout(options));
+         static_cast<int>(weights.dim(-1)), WeightDropout(options));
   return used;
 }
 

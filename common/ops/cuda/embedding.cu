@@ -21,11 +21,23 @@ namespace {
 
 constexpr int kThreads = 128;
 
+/// The ids whose rows the table has, [first, first + rows) of `whole`: all, or the shard of one rank of
+/// several that share a vocabulary (chapter 6).
+struct Ids {
+  int first, rows, whole;
+  __device__ bool exists(int token) const { return token >= 0 && token < whole; }
+  __device__ bool here(int token) const { return token >= first && token < first + rows; }
+};
+Ids ids_of(const Tensor& table, const VocabularyShard& shard) {
+  const auto rows = static_cast<int>(table.dim(0));
+  return {static_cast<int>(shard.first), rows, shard.whole > 0 ? static_cast<int>(shard.whole) : rows};
+}
+
 /// One thread per pack of y. position_table begins at the first position.
 template <int N, typename T>
 __global__ void __launch_bounds__(kThreads)
     embedding_forward_kernel(T* y, const std::int32_t* tokens, const T* token_table, const T* position_table,
-                             unsigned packs, unsigned row_packs, unsigned time, int vocabulary,
+                             unsigned packs, unsigned row_packs, unsigned time, Ids ids,
                              DeviceReport* report) {
   const unsigned pack = blockIdx.x * kThreads + threadIdx.x;
   if (pack >= packs) return;
@@ -33,10 +45,15 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t channels = std::int64_t{row_packs} * N;
   const int token = tokens[row];
   float v[N], p[N];
-  if (token >= 0 && token < vocabulary) {
-    load(v, token_table + token * channels + column);
+  if (ids.here(token)) {
+    load(v, token_table + (token - ids.first) * channels + column);
+  } else if (ids.exists(token)) {  // another rank's
+#pragma unroll
+    for (float& value : v) value = 0;
+    store(y + std::int64_t{pack} * N, v);
+    return;
   } else {
-    if (column == 0) leave_note(report, DeviceComplaint::token_id, token, vocabulary);
+    if (column == 0) leave_note(report, DeviceComplaint::token_id, token, ids.whole);
 #pragma unroll
     for (float& value : v) value = __uint_as_float(0x7fc00000u);  // NaN
   }
@@ -124,7 +141,7 @@ __device__ __forceinline__ std::int64_t row_of(Key key) {
 template <int N, typename T>
 __global__ void __launch_bounds__(kThreads)
     add_token_rows_kernel(float* table, float* partial, const T* dy, const Key* keys, std::int64_t rows,
-                          int channels, int vocabulary, DeviceReport* report) {
+                          int channels, Ids ids, DeviceReport* report) {
   const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * N;
   if (column >= channels) return;
   const std::int64_t first = std::int64_t{blockIdx.x} * kWindow, end = min(rows, first + kWindow);
@@ -146,17 +163,18 @@ __global__ void __launch_bounds__(kThreads)
       if (i >= end) continue;
 #pragma unroll
       for (int e = 0; e < N; ++e) sum[e] += v[k][e];
-      const unsigned token = token_of(key[k]);
-      const bool goes_on = i + 1 < rows && token_of(keys[i + 1]) == token;
+      const auto token = static_cast<int>(token_of(key[k]));
+      const bool goes_on = i + 1 < rows && token_of(keys[i + 1]) == token_of(key[k]);
       if (goes_on && i + 1 < end) continue;
-      if (token >= static_cast<unsigned>(vocabulary)) {
-        if (column == 0) leave_note(report, DeviceComplaint::token_id, static_cast<int>(token), vocabulary);
+      if (!ids.here(token)) {
+        if (column == 0 && !ids.exists(token))
+          leave_note(report, DeviceComplaint::token_id, token, ids.whole);
       } else if (from_before) {
         store(head, sum);
       } else if (goes_on) {
         store(head + channels, sum);
       } else {
-        float* const to = table + std::int64_t{token} * channels + column;
+        float* const to = table + std::int64_t{token - ids.first} * channels + column;
         float old[N];
         load(old, to);
 #pragma unroll
@@ -174,12 +192,12 @@ __global__ void __launch_bounds__(kThreads)
 template <int N>
 __global__ void __launch_bounds__(kThreads)
     add_partial_rows_kernel(float* table, const float* partial, const Key* keys, std::int64_t rows,
-                            int channels, int vocabulary) {
+                            int channels, Ids ids) {
   const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * N;
   std::int64_t window = blockIdx.x, end = (window + 1) * kWindow;
   if (column >= channels || end >= rows) return;
   const unsigned token = token_of(keys[end - 1]);
-  if (token_of(keys[end]) != token || token >= static_cast<unsigned>(vocabulary)) return;
+  if (token_of(keys[end]) != token || !ids.here(static_cast<int>(token))) return;
   const std::int64_t first = window * kWindow;
   if (first > 0 && token_of(keys[first]) == token && token_of(keys[first - 1]) == token)
     return;  // began before
@@ -195,7 +213,7 @@ __global__ void __launch_bounds__(kThreads)
     if (end >= rows || token_of(keys[end]) != token)
       break;  // sorted: what lies between is this token as well
   }
-  float* const to = table + std::int64_t{token} * channels + column;
+  float* const to = table + (std::int64_t{token} - ids.first) * channels + column;
   float old[N];
   load(old, to);
 #pragma unroll
@@ -233,7 +251,7 @@ const Key* sort_keys(Key* keys, Key* other, const std::int32_t* tokens, std::int
 
 template <int N, typename T>
 void add_rows(float* token_table, float* position_table, const T* dy, const std::int32_t* tokens,
-              std::int64_t batch, std::int64_t time, int channels, int vocabulary) {
+              std::int64_t batch, std::int64_t time, int channels, Ids ids) {
   const std::int64_t rows = batch * time;
   const Tensor buffer = Tensor::uninitialized({2, rows, 2}, DType::i32, Device::cuda);
   Key* const keys = static_cast<Key*>(buffer.raw());
@@ -241,9 +259,9 @@ void add_rows(float* token_table, float* position_table, const T* dy, const std:
   const std::int64_t windows = divide_up(rows, kWindow);
   const Tensor partial = Tensor::uninitialized({windows, 2, channels}, DType::f32, Device::cuda);
   const LaunchConfig config{dim3(blocks(windows), blocks(divide_up(channels, kThreads * N))), kThreads};
-  launch(add_token_rows_kernel<N, T>, config, token_table, partial.data(), dy, sorted, rows, channels,
-         vocabulary, device_report());
-  launch(add_partial_rows_kernel<N>, config, token_table, partial.data(), sorted, rows, channels, vocabulary);
+  launch(add_token_rows_kernel<N, T>, config, token_table, partial.data(), dy, sorted, rows, channels, ids,
+         device_report());
+  launch(add_partial_rows_kernel<N>, config, token_table, partial.data(), sorted, rows, channels, ids);
   launch(add_position_rows_kernel<N, T>, {blocks(divide_up(time * channels, kThreads * N)), kThreads},
          position_table, dy, batch, time * channels);
 }
@@ -251,10 +269,9 @@ void add_rows(float* token_table, float* position_table, const T* dy, const std:
 }  // namespace
 
 void embedding_forward(const Tensor& y, const Tensor& tokens, const Tensor& token_table,
-                       const Tensor& position_table, Index first_position) {
+                       const Tensor& position_table, Index first_position, const VocabularyShard& shard) {
   if (y.numel() == 0) return;
   const std::int64_t channels = token_table.dim(1);
-  const auto vocabulary = static_cast<int>(token_table.dim(0));
   by_type(y, [&]<typename T>() {
     T* const out = device_data<T>(y);
     const T* const table = device_data<const T>(token_table);
@@ -263,7 +280,7 @@ void embedding_forward(const Tensor& y, const Tensor& tokens, const Tensor& toke
       const std::int64_t packs = y.numel() / n;
       launch(kernel, {blocks(divide_up(packs, kThreads)), kThreads}, out, tokens.data<std::int32_t>(), table,
              positions, static_cast<unsigned>(packs), static_cast<unsigned>(channels / n),
-             static_cast<unsigned>(tokens.dim(1)), vocabulary, device_report());
+             static_cast<unsigned>(tokens.dim(1)), ids_of(token_table, shard), device_report());
     };
     if (channels % kPack<T> == 0 && aligned(out, table, positions))
       go(embedding_forward_kernel<kPack<T>, T>, kPack<T>);
@@ -273,10 +290,9 @@ void embedding_forward(const Tensor& y, const Tensor& tokens, const Tensor& toke
 }
 
 void embedding_backward(const Tensor& dtoken_table, const Tensor& dposition_table, const Tensor& dy,
-                        const Tensor& tokens, Index first_position) {
+                        const Tensor& tokens, Index first_position, const VocabularyShard& shard) {
   if (dy.numel() == 0) return;
   const auto channels = static_cast<int>(dtoken_table.dim(1));
-  const auto vocabulary = static_cast<int>(dtoken_table.dim(0));
   float* const table = dtoken_table.data();
   float* const positions = dposition_table.data() + first_position * channels;
   by_type(dy, [&]<typename T>() {
@@ -284,7 +300,7 @@ void embedding_backward(const Tensor& dtoken_table, const Tensor& dposition_tabl
     const bool packed = channels % kPack<T> == 0 && aligned(table, positions, grad);
     const auto go = packed ? add_rows<kPack<T>, T> : add_rows<1, T>;
     go(table, positions, grad, tokens.data<std::int32_t>(), tokens.dim(0), tokens.dim(1), channels,
-       vocabulary);
+       ids_of(dtoken_table, shard));
   });
 }
 

@@ -28,9 +28,9 @@ void linear_backward(const Tensor& dx, const Tensor& dw, const Tensor& db, const
 
 // embedding.cu
 void embedding_forward(const Tensor& y, const Tensor& tokens, const Tensor& token_table,
-                       const Tensor& position_table, Index first_position);
+                       const Tensor& position_table, Index first_position, const VocabularyShard& shard = {});
 void embedding_backward(const Tensor& dtoken_table, const Tensor& dposition_table, const Tensor& dy,
-                        const Tensor& tokens, Index first_position);
+                        const Tensor& tokens, Index first_position, const VocabularyShard& shard = {});
 
 // layer_norm.cu, layer_norm_backward.cu
 void layer_norm_forward(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x,
@@ -69,6 +69,17 @@ constexpr Index kLogitsAtATime = Index{1} << 27;
 void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& dw, const Tensor& x,
                           const Tensor& w, const Tensor& targets, float scale, const Tensor& weights,
                           Index logits_at_a_time = kLogitsAtATime);
+
+// cross_entropy_shard.cu
+void shard_cross_entropy_statistics(const Tensor& highest, const Tensor& total, const Tensor& right,
+                                    const Tensor& logits, const Tensor& targets,
+                                    const VocabularyShard& shard);
+void shard_cross_entropy_rescale(const Tensor& total, const Tensor& highest, const Tensor& new_highest);
+void shard_cross_entropy_losses(const Tensor& losses, const Tensor& highest, const Tensor& total,
+                                const Tensor& right, const Tensor& targets);
+void shard_cross_entropy_backward(const Tensor& dlogits, const Tensor& logits, const Tensor& targets,
+                                  const Tensor& highest, const Tensor& total, float scale,
+                                  const VocabularyShard& shard, const Tensor& weights);
 
 // optimizer.cu
 /// `copy` (bf16) receives the new values; undefined: none.
