@@ -1,7 +1,23 @@
 // Chapter 7: a story teller becomes something one can talk to. Without a command: the walk.
 #include "ch07_finetuning/finetuning.h"
+#include "ch07_finetuning/talking.h"
 #include "common/cli/program.h"
+#include "common/core/error.h"
 #include "common/ops/ops.h"
+
+namespace {
+
+/// What commands that load a model share.
+void add_model(CLI::App* command, std::filesystem::path& model, llm::Placement& placement) {
+  command->add_option("model", model, "model folder: config.json, model.safetensors, tokenizer")->required();
+  command
+      ->add_option_function<std::string>(
+          "--dtype", [&](const std::string& text) { placement.dtype = llm::parse_dtype(text); },
+          "f32, or bf16 with --device cuda")
+      ->default_str("f32");
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   using namespace llm;
@@ -127,6 +143,52 @@ int main(int argc, char** argv) {
   merge->add_option("--adapter", m.adapter, "folder in PEFT's layout")->required();
   merge->add_option("--out", m.out, "folder for the merged model")->required();
 
+  Placement talking;
+  ch07::ChatCommand talk;
+  CLI::App* chat = app.add_subcommand("chat", "talk to a model in the terminal");
+  add_model(chat, talk.model, talking);
+  chat->add_option("--temperature", talk.temperature, "0: always the most probable token")
+      ->check(between(0, 100))
+      ->capture_default_str();
+  chat->add_option("--top-k", talk.top_k, "draw among the k most probable tokens; 0: all")
+      ->check(between(0, 1e9))
+      ->capture_default_str();
+  chat->add_option("--top-p", talk.top_p, "draw among the fewest that have this probability")
+      ->check(above(0, 1))
+      ->capture_default_str();
+  chat->add_option("--max-tokens", talk.max_tokens, "of one answer")
+      ->check(between(1, 1e7))
+      ->capture_default_str();
+
+  ch07::ServeCommand s;
+  CLI::App* serve =
+      app.add_subcommand("serve", "OpenAI's interface and a page to talk to a model, over HTTP");
+  add_model(serve, s.model, talking);
+  serve->add_option("--address", s.address, "0.0.0.0 or :: lets other machines in")->capture_default_str();
+  serve->add_option("--port", s.port, "0: any free one")->check(between(0, 65535))->capture_default_str();
+  serve->add_option("--name", s.name, "what clients call the model; default: the folder's name");
+  serve->add_option("--streams", s.streams, "answers decoded together")
+      ->check(between(1, 4096))
+      ->capture_default_str();
+  serve->add_option("--queue", s.queue, "answers that may wait for their turn; more are told 503")
+      ->check(between(0, 1e6))
+      ->capture_default_str();
+  serve->add_option("--max-tokens", s.max_tokens, "of one answer")
+      ->check(between(1, 1e7))
+      ->capture_default_str();
+  serve->add_option("--time", s.seconds, "seconds that one answer may take")
+      ->check(between(1, 1e6))
+      ->capture_default_str();
+  serve->add_option("--grace", s.grace, "seconds to finish answers in when told to stop")
+      ->check(between(0, 1e6))
+      ->capture_default_str();
+  serve->add_option("--connections", s.connections, "at a time; more are told 503")
+      ->check(between(1, 1e5))
+      ->capture_default_str();
+  serve->add_option("--body-bytes", s.body_bytes, "of one request; more are told 413")
+      ->check(between(1, 1e9))
+      ->capture_default_str();
+
   return run_program(argc, argv, app, common, [&] {
     const Placement placement{common.device, DType::f32};
     for (ch07::TuneOptions* t : {&c.tune, &i.tune, &d.tune, &g.tune}) {
@@ -158,6 +220,13 @@ int main(int argc, char** argv) {
       ch07::evaluate(e);
     } else if (merge->parsed()) {
       ch07::merge(m);
+    } else if (chat->parsed() || serve->parsed()) {
+      talking.device = common.device;
+      if (talking.dtype == DType::bf16 && common.device == Device::cpu)
+        fail_usage("--dtype bf16 needs --device cuda; the CPU computes in f32");
+      talk.placement = s.placement = talking;
+      talk.seed = common.seed;
+      chat->parsed() ? ch07::chat(talk) : ch07::serve(s);
     } else {
       ch07::walk({common.work, common.seed, placement, common.metrics});
     }

@@ -14,6 +14,9 @@ endif()
 pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
+if(LLM_SERVING)
+  pkg_check_modules(httplib REQUIRED IMPORTED_TARGET cpp-httplib)
+endif()
 
 # MPI and NCCL carry what ranks say to each other in chapter 6; without them ranks are threads. Programs for other
 # machines do not lean on what may not be there.

@@ -82,6 +82,11 @@ endfunction()
 # bin/ch01_data_bench of its bench*.cpp.
 function(llm_chapter name)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/main.cpp ${CMAKE_SOURCE_DIR}/${name}/walk_*.cpp)
+  if(LLM_SERVING)  # one of the two says that there is no server
+    list(FILTER sources EXCLUDE REGEX "/walk_no_server")
+  else()
+    list(FILTER sources EXCLUDE REGEX "/walk_serve")
+  endif()
   add_executable(${name} ${sources})
   target_link_libraries(${name} PRIVATE llm_all)
   file(GLOB kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/walk_*.cu)

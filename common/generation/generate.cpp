@@ -16,18 +16,6 @@ struct Running {
   Generated* result;
 };
 
-void check_prompt(const GptStage& model, std::span<const std::int32_t> prompt,
-                  const GenerateOptions& options) {
-  validate(options.sampling);
-  if (prompt.empty()) fail_usage("the prompt is empty; generation needs at least one token to go on from");
-  if (options.max_new_tokens < 0)
-    fail_usage("the number of new tokens must not be negative, got {}", options.max_new_tokens);
-  for (const std::int32_t token : prompt)
-    check(token >= 0 && token < model.config().vocab_size,
-          "the prompt has token {}, the model's vocabulary has {}; prompt and model need the same tokenizer",
-          token, model.config().vocab_size);
-}
-
 /// Keeps the caches' rows `kept` (increasing) and forgets the others.
 void keep_rows(KvCache& cache, const std::vector<std::size_t>& kept) {
   const auto compact = [&](Tensor& t) {
@@ -103,9 +91,21 @@ void run_batch(const GptStage& model, std::vector<Running> running, const Genera
 
 }  // namespace
 
+void check_generation(const GptStage& model, std::span<const std::int32_t> prompt,
+                      const GenerateOptions& options) {
+  validate(options.sampling);
+  if (prompt.empty()) fail_usage("the prompt is empty; generation needs at least one token to go on from");
+  if (options.max_new_tokens < 0)
+    fail_usage("the number of new tokens must not be negative, got {}", options.max_new_tokens);
+  for (const std::int32_t token : prompt)
+    check(token >= 0 && token < model.config().vocab_size,
+          "the prompt has token {}, the model's vocabulary has {}; prompt and model need the same tokenizer",
+          token, model.config().vocab_size);
+}
+
 Generated generate(const GptStage& model, std::span<const std::int32_t> prompt,
                    const GenerateOptions& options, const std::function<bool(std::int32_t)>& on_token) {
-  check_prompt(model, prompt, options);
+  check_generation(model, prompt, options);
   Generated result;
   if (options.max_new_tokens > 0)
     run_batch(model, {{0, {prompt.begin(), prompt.end()}, &result}}, options, on_token, [] {});
@@ -115,7 +115,7 @@ Generated generate(const GptStage& model, std::span<const std::int32_t> prompt,
 std::vector<Generated> generate_many(const GptStage& model, std::span<const std::int32_t> prompt,
                                      std::int64_t count, const GenerateOptions& options, std::int64_t batch,
                                      const std::function<void(std::int64_t)>& on_done) {
-  check_prompt(model, prompt, options);
+  check_generation(model, prompt, options);
   if (count < 0) fail_usage("the number of samples must not be negative, got {}", count);
   if (batch < 1) fail_usage("at least one sequence must run at a time, got {}", batch);
   std::vector<Generated> results(static_cast<std::size_t>(count));

@@ -27,6 +27,11 @@ struct Generated {
   bool stopped = false;              // the stop token came; otherwise max_new_tokens ran out
 };
 
+/// UsageError or Error, with the sentence to print, unless `prompt` and `options` are such that `generate`
+/// can begin.
+void check_generation(const GptStage& model, std::span<const std::int32_t> prompt,
+                      const GenerateOptions& options);
+
 /// Continues `prompt` (at least one token). `on_token`, if given, sees each new token as it is drawn and ends
 /// the generation by returning false. Where the text outgrows the model's context, the newest half of it is
 /// read again from position 0, and generation goes on from there. Sequence number 0 of the seed.

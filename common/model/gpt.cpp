@@ -308,9 +308,10 @@ void GptStage::logits(const Tensor& logits, StageActivations& saved) const {
   head_logits(logits, f(final_norm(saved), saved.workspace->all_rows));
 }
 
-void GptStage::head_logits(const Tensor& logits, const Tensor& norm) const {
-  if (placement_.device == Device::cpu && !split()) {
-    linear_forward(logits, norm, value(head_), {});  // (..., C) -> (..., V)
+void GptStage::head_logits(const Tensor& logits, const Tensor& norm, bool generating) const {
+  if (placement_.device == Device::cpu && !split()) {  // (..., C) -> (..., V)
+    generating ? linear_decode(logits, norm, value(head_), {})
+               : linear_forward(logits, norm, value(head_), {});
     return;
   }
   Shape shape = logits.shape();

@@ -25,6 +25,7 @@
 #include "common/model/linear_adapter.h"
 #include "common/model/parameter_store.h"
 #include "common/model/tensor_parallel.h"
+#include "common/ops/ops_decode.h"
 
 namespace llm {
 
@@ -144,6 +145,9 @@ struct KvCache {
   std::int64_t length = 0;    // positions filled
   std::int64_t capacity = 0;  // S
   ActivationMemory scratch;   // of decode, which so allocates nothing from token to token
+
+  /// The same keys and values of some sequences only, as an empty cache of its own.
+  KvCache rows(std::int64_t begin, std::int64_t end) const;
 };
 
 class GptStage {
@@ -242,6 +246,11 @@ class GptStage {
   /// writes the logits of the last position into `logits` (B, V), which is f32 on the CPU wherever the model
   /// is. Error if the cache is full. Whole model only.
   void decode(const Tensor& logits, KvCache& cache, const Tensor& tokens) const;
+  /// The same for sequences of different lengths, one token each: tokens (N, 1) and logits (N, V) belong to
+  /// the sequences at `places` of the cache (ops.h), whose own `length` plays no part. On the CPU the logits
+  /// of a sequence have the bits that they would have alone.
+  void decode(const Tensor& logits, KvCache& cache, const Tensor& tokens,
+              std::span<const CachePlace> places) const;
 
  private:
   // Tensor parallelism, in gpt_tensor_parallel.cpp.
@@ -262,9 +271,12 @@ class GptStage {
             DropoutPlace place) const;
   AttentionOptions attention_options(const ForwardOptions& options, std::int64_t layer,
                                      const AttentionRows& rows) const;
+  template <typename Embedding, typename Attention>
+  void decode_layers(const Tensor& logits, ActivationMemory& scratch, std::int64_t B, std::int64_t T,
+                     const Embedding& embedding, const Attention& attention) const;
   void prepare(StageActivations& saved, std::int64_t batch, std::int64_t tokens) const;
   /// logits (..., V), f32 on the CPU, of normalised rows (..., C).
-  void head_logits(const Tensor& logits, const Tensor& norm) const;
+  void head_logits(const Tensor& logits, const Tensor& norm, bool generating = false) const;
   void forward_block(std::size_t index, const StageActivations& saved, const ForwardOptions& options) const;
   void forward_to_gelu(std::size_t index, const StageActivations& saved, const ForwardOptions& options) const;
   void backward_block(const BlockParameters& p, const BlockActivations& a, const StageScratch& scratch,

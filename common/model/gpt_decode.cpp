@@ -26,8 +26,6 @@ void GptStage::decode(const Tensor& logits, KvCache& cache, const Tensor& tokens
         "decode reads tokens (B, T) i32, got {} {}", name(tokens.dtype()), to_string(tokens.shape()));
   const std::int64_t B = tokens.dim(0);
   const std::int64_t T = tokens.dim(1);
-  const std::int64_t C = config_.channels;
-  const std::int64_t M = config_.mlp_width();
   check(cache.keys.size() == blocks_.size() && cache.keys.front().dim(0) == B,
         "the cache is not of this model and {} sequences", B);
   check(cache.length + T <= cache.capacity, "{} tokens do not fit into a cache that holds {} of {} positions",
@@ -42,21 +40,70 @@ void GptStage::decode(const Tensor& logits, KvCache& cache, const Tensor& tokens
     return;
   }
 
-  // Scratch side by side, kept in the cache from call to call.
-  const std::int64_t N = B * T;
+  // The first position of each sequence is the same, and the next ones too.
+  const auto attention = [&](std::size_t layer, const Tensor& y, const Tensor& lse, const Tensor& qkv) {
+    if (T == 1) {
+      attention_decode(y, cache.keys[layer], cache.values[layer], qkv, cache.length, config_.heads);
+    } else {
+      attention_flash_forward(y, lse, qkv, {.heads = config_.heads});
+      attention_fill_cache(cache.keys[layer], cache.values[layer], qkv, 0, config_.heads);
+    }
+  };
+  const auto embedding = [&](const Tensor& stream) {
+    embedding_forward(stream, tokens.to(placement_.device), value(token_embedding_),
+                      value(position_embedding_), cache.length);
+  };
+  decode_layers(logits, cache.scratch, B, T, embedding, attention);
+  cache.length += T;
+}
+
+void GptStage::decode(const Tensor& logits, KvCache& cache, const Tensor& tokens,
+                      std::span<const CachePlace> places) const {
+  check(has_embedding() && has_head(), "only a whole model generates");
+  const auto N = static_cast<std::int64_t>(places.size());
+  check(tokens.dtype() == DType::i32 && tokens.shape() == Shape({N, 1}),
+        "decode reads a token for each of {} places, got {} {}", N, name(tokens.dtype()),
+        to_string(tokens.shape()));
+  check(cache.keys.size() == blocks_.size(), "the cache is not of this model");
+  if (N == 0) return;
+  const auto attention = [&](std::size_t layer, const Tensor& y, const Tensor&, const Tensor& qkv) {
+    attention_decode(y, cache.keys[layer], cache.values[layer], qkv, places, config_.heads);
+  };
+  const auto embedding = [&](const Tensor& stream) {
+    const Tensor there = tokens.to(placement_.device);
+    for (std::int64_t i = 0; i < N; ++i)
+      embedding_forward(stream.slice(i, i + 1), there.slice(i, i + 1), value(token_embedding_),
+                        value(position_embedding_), places[static_cast<std::size_t>(i)].length);
+  };
+  decode_layers(logits, cache.scratch, N, 1, embedding, attention);
+}
+
+KvCache KvCache::rows(std::int64_t begin, std::int64_t end) const {
+  KvCache part;
+  for (const Tensor& k : keys) part.keys.push_back(k.slice(begin, end));
+  for (const Tensor& v : values) part.values.push_back(v.slice(begin, end));
+  part.capacity = capacity;
+  return part;
+}
+
+template <typename Embedding, typename Attention>
+void GptStage::decode_layers(const Tensor& logits, ActivationMemory& scratch, std::int64_t B, std::int64_t T,
+                             const Embedding& embedding, const Attention& attention) const {
+  // Scratch side by side, kept from call to call.
+  const std::int64_t C = config_.channels, M = config_.mlp_width(), N = B * T;
   const std::int64_t needed = N * (7 * C + M) + B * C, statistics = N * (config_.heads + 2);
-  if (cache.scratch.values.numel() < needed || cache.scratch.statistics.numel() < statistics) {
-    cache.scratch.values = Tensor({needed}, placement_.dtype, placement_.device);
-    cache.scratch.statistics = Tensor({statistics}, DType::f32, placement_.device);
+  if (scratch.values.numel() < needed || scratch.statistics.numel() < statistics) {
+    scratch.values = Tensor({needed}, placement_.dtype, placement_.device);
+    scratch.statistics = Tensor({statistics}, DType::f32, placement_.device);
   }
   std::int64_t used = 0, used_statistics = 0;
   const auto take = [&](const Shape& shape) {
-    Tensor t = cache.scratch.values.range(used, shape);
+    Tensor t = scratch.values.range(used, shape);
     used += t.numel();
     return t;
   };
   const auto take_statistics = [&](const Shape& shape) {
-    Tensor t = cache.scratch.statistics.range(used_statistics, shape);
+    Tensor t = scratch.statistics.range(used_statistics, shape);
     used_statistics += t.numel();
     return t;
   };
@@ -64,42 +111,39 @@ void GptStage::decode(const Tensor& logits, KvCache& cache, const Tensor& tokens
   const Tensor branch = take({B, T, C});
   const Tensor norm = take({B, T, C});
   const Tensor qkv = take({B, T, 3 * C});
-  const Tensor attention = take({B, T, C});
+  const Tensor context = take({B, T, C});
   const Tensor hidden = take({B, T, M});
   const Tensor last = take({B, C});
   const Tensor lse = take_statistics({B, config_.heads, T});
   const Tensor mean = take_statistics({N});
   const Tensor rstd = take_statistics({N});
 
-  embedding_forward(stream, tokens.to(placement_.device), value(token_embedding_), value(position_embedding_),
-                    cache.length);
+  // Where each sequence has one token, no row's bits depend on the number of rows.
+  const auto linear = [&](const Tensor& y, const Tensor& x, const Tensor& w, const Tensor& b) {
+    T == 1 ? linear_decode(y, x, w, b) : linear_forward(y, x, w, b);
+  };
+  embedding(stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const BlockParameters& p = blocks_[i];
     layer_norm_forward(norm, mean, rstd, stream, value(p.norm1_weight), value(p.norm1_bias),
                        config_.layer_norm_eps);
-    linear_forward(qkv, norm, value(p.qkv_weight), value(p.qkv_bias));
-    if (T == 1) {
-      attention_decode(attention, cache.keys[i], cache.values[i], qkv, cache.length, config_.heads);
-    } else {
-      attention_flash_forward(attention, lse, qkv, {.heads = config_.heads});
-      attention_fill_cache(cache.keys[i], cache.values[i], qkv, 0, config_.heads);
-    }
-    linear_forward(branch, attention, value(p.out_weight), value(p.out_bias));
+    linear(qkv, norm, value(p.qkv_weight), value(p.qkv_bias));
+    attention(i, context, lse, qkv);
+    linear(branch, context, value(p.out_weight), value(p.out_bias));
     add(stream, stream, branch);
     layer_norm_forward(norm, mean, rstd, stream, value(p.norm2_weight), value(p.norm2_bias),
                        config_.layer_norm_eps);
-    linear_forward(hidden, norm, value(p.up_weight), value(p.up_bias));
+    linear(hidden, norm, value(p.up_weight), value(p.up_bias));
     gelu_forward(hidden, hidden);
-    linear_forward(branch, hidden, value(p.down_weight), value(p.down_bias));
+    linear(branch, hidden, value(p.down_weight), value(p.down_bias));
     add(stream, stream, branch);
   }
-  cache.length += T;
 
   for (std::int64_t b = 0; b < B; ++b) last.slice(b, b + 1).copy_from(stream.range((b * T + T - 1) * C, {C}));
   const Tensor last_norm = branch.range(0, {B, C});
   layer_norm_forward(last_norm, mean.slice(0, B), rstd.slice(0, B), last, value(final_norm_weight_),
                      value(final_norm_bias_), config_.layer_norm_eps);
-  head_logits(logits, last_norm);
+  head_logits(logits, last_norm, true);
 }
 
 }  // namespace llm

@@ -10,6 +10,6 @@ deps_options() {
     options+=("-D${name%-config.cmake}_DIR=$(dirname "$config")")
   done < <(find "$deps" -name '*Config.cmake' -o -name '*-config.cmake')
   options+=("-DPKG_CONFIG_EXECUTABLE=$PWD/tools/gpu/pkg-config" "-DZLIB_INCLUDE_DIR=$deps/usr/include"
-    "-DZLIB_LIBRARY=$deps/usr/lib/libz.a")
+    "-DZLIB_LIBRARY=$deps/usr/lib/libz.a" -DLLM_SERVING=OFF)
   export PKG_CONFIG_LIBDIR=$deps/usr/lib/pkgconfig
 }

@@ -1,11 +1,11 @@
 // Attention while generating: one new query per sequence over the keys and values kept from before.
-// Chapter 5.
+// Chapter 5; chapter 7 for sequences of different lengths.
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "common/core/threads.h"
-#include "common/ops/cpu/kernels.h"
+#include "common/ops/cpu/decode.h"
 #include "common/ops/cpu/vec.h"
 
 namespace llm::cpu {
@@ -36,19 +36,24 @@ void attention_fill_cache(float* key_cache, float* value_cache, const float* qkv
 }
 
 void attention_decode(float* y, float* key_cache, float* value_cache, const float* qkv, Index capacity,
-                      Index length, const AttentionSize& s) {
-  attention_fill_cache(key_cache, value_cache, qkv, capacity, length, s);
+                      std::span<const CachePlace> places, const AttentionSize& s) {
+  if (places.empty()) return;
   const float scale = 1.0F / std::sqrt(static_cast<float>(s.head_size));
+  Index positions = 0;
+  for (const CachePlace& place : places) positions += place.length + 1;
   // A thread is worth waking for some 16384 products.
-  const Index grain = 1 + 16384 / ((length + 1) * s.head_size);
+  const Index grain = 1 + 16384 * s.batch / (positions * s.head_size);
   parallel_for(s.batch * s.heads, grain, [&](Index begin, Index end) {
     static thread_local std::vector<float> weights;
-    weights.resize(static_cast<std::size_t>(length + 1));
     for (Index i = begin; i < end; ++i) {
+      const auto [row, length] = places[static_cast<std::size_t>(i / s.heads)];
       const float* q = qkv + i / s.heads * 3 * s.channels() + i % s.heads * s.head_size;
-      const float* keys = key_cache + i * capacity * s.head_size;
-      const float* values = value_cache + i * capacity * s.head_size;
+      float* keys = key_cache + (row * s.heads + i % s.heads) * capacity * s.head_size;
+      float* values = value_cache + (row * s.heads + i % s.heads) * capacity * s.head_size;
       float* out = y + i * s.head_size;
+      std::copy_n(q + s.channels(), s.head_size, keys + length * s.head_size);
+      std::copy_n(q + 2 * s.channels(), s.head_size, values + length * s.head_size);
+      weights.resize(std::max(weights.size(), static_cast<std::size_t>(length + 1)));
       for (Index t = 0; t <= length; ++t)
         weights[static_cast<std::size_t>(t)] = scale * dot(q, keys + t * s.head_size, s.head_size);
       float* p = weights.data();
@@ -62,6 +67,13 @@ void attention_decode(float* y, float* key_cache, float* value_cache, const floa
       }
     }
   });
+}
+
+void attention_decode(float* y, float* key_cache, float* value_cache, const float* qkv, Index capacity,
+                      Index length, const AttentionSize& s) {
+  std::vector<CachePlace> places;
+  for (Index b = 0; b < s.batch; ++b) places.push_back({b, length});
+  attention_decode(y, key_cache, value_cache, qkv, capacity, places, s);
 }
 
 }  // namespace llm::cpu
