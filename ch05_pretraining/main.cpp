@@ -1,6 +1,7 @@
 // Chapter 5: a GPT learns. Without a command: the walk, from stories to a story of the model's own.
 #include "ch05_pretraining/pretraining.h"
 #include "common/cli/program.h"
+#include "common/cli/training_options.h"
 #include "common/ops/ops.h"
 
 int main(int argc, char** argv) {
@@ -25,61 +26,13 @@ int main(int argc, char** argv) {
   o.schedule.steps = 2000;
   o.schedule.warmup = 100;
   CLI::App* train = app.add_subcommand("train", "train a model on a folder of token shards");
-  train->add_option("--data", t.data, "folder with tokenizer, train.bin and val.bin (ch02_tokenizer)")
-      ->required();
-  train->add_option("--out", t.out, "folder for the model, its metrics and checkpoints")->required();
-  train->add_option("--init-from", t.init_from, "start from this model folder's weights");
-  train->add_option("--model", t.model_name, "a published size (gpt2-124m ...) instead of the sizes below");
-  train->add_option("--layers", t.layers)->check(between(1, 1000))->capture_default_str();
-  train->add_option("--heads", t.heads)->check(between(1, 1024))->capture_default_str();
-  train->add_option("--channels", t.channels, "a multiple of the heads")
-      ->check(between(1, 65536))
-      ->capture_default_str();
-  train->add_option("--context", t.context, "longest sequence in tokens")
-      ->check(between(1, 1 << 20))
-      ->capture_default_str();
-  train->add_option("--dropout", t.dropout)->check(between(0, 0.99))->capture_default_str();
-  train->add_flag("!--no-bias", t.bias, "no biases in linear layers and norms");
-  train->add_option("--samples", t.samples, "rows: windows, documents, or auto")->capture_default_str();
-  train->add_option("--batch", o.batch, "rows of a batch")->check(between(1, 65536))->capture_default_str();
-  train->add_option("--accumulate", o.accumulate, "batches per step")
-      ->check(between(1, 65536))
-      ->capture_default_str();
-  train->add_option("--steps", o.schedule.steps)->check(between(1, 1e9))->capture_default_str();
-  train->add_option("--lr", o.schedule.peak, "largest learning rate")
-      ->check(above(0, 10))
-      ->capture_default_str();
-  CLI::Option* min_lr =
-      train->add_option("--min-lr", o.schedule.floor, "smallest learning rate; default: --lr / 10")
-          ->check(between(0, 10));
-  CLI::Option* warmup = train->add_option("--warmup", o.schedule.warmup, "steps")
-                            ->check(between(0, 1e9))
-                            ->capture_default_str();
-  train->add_option("--weight-decay", o.adamw.weight_decay)->check(between(0, 10))->capture_default_str();
-  train->add_option("--beta1", o.adamw.beta1)->check(between(0, 0.999999))->capture_default_str();
-  train->add_option("--beta2", o.adamw.beta2)->check(between(0, 0.999999))->capture_default_str();
-  train->add_option("--clip", o.clip, "largest norm of the gradients; 0: none")
-      ->check(between(0, 1e9))
-      ->capture_default_str();
-  train->add_option("--eval-every", t.eval_every, "steps; 0: ten times")
-      ->check(between(0, 1e9))
-      ->capture_default_str();
-  train->add_option("--eval-batches", t.eval_batches, "batches per evaluation while training; 0: everything")
-      ->check(between(0, 1e9))
-      ->capture_default_str();
-  train->add_option("--save-every", t.save_every, "steps between checkpoints; 0: ten times")
-      ->check(between(0, 1e9))
-      ->capture_default_str();
+  const TrainingOptions shared = add_training_options(train, t);
   train->add_option("--sample-every", t.sample_every, "steps between samples; 0: five times")
-      ->check(between(0, 1e9))
-      ->capture_default_str();
-  train->add_option("--log-every", t.log_every, "steps between records; 0: at most 2,000 records")
       ->check(between(0, 1e9))
       ->capture_default_str();
   train->add_flag("!--no-final-eval", t.final_eval,
                   "leave out the evaluation over all of the validation text at the end");
   add_dtype(train);
-  train->add_flag("--resume", t.resume, "go on from the checkpoint in --out, if there is one");
 
   ch05::EvalCommand e;
   CLI::App* eval =
@@ -119,9 +72,7 @@ int main(int argc, char** argv) {
     if (train->parsed()) {
       o.seed = common.seed;
       t.metrics = common.metrics;
-      if (min_lr->empty()) o.schedule.floor = o.schedule.peak / 10;
-      if (warmup->empty())
-        o.schedule.warmup = std::min<std::int64_t>(o.schedule.warmup, o.schedule.steps / 10);
+      shared.complete(t);
       ch05::train(t);
     } else if (eval->parsed()) {
       e.seed = common.seed;

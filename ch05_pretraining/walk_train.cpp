@@ -2,13 +2,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <csignal>
 #include <nlohmann/json.hpp>
 
 #include "ch05_pretraining/pretraining.h"
 #include "common/cli/format.h"
+#include "common/cli/interrupt.h"
 #include "common/cli/metrics.h"
 #include "common/cli/progress.h"
 #include "common/core/file.h"
@@ -20,51 +19,6 @@
 namespace llm::ch05 {
 
 namespace {
-
-std::atomic<bool> interrupted{false};
-
-/// While it lives, the first Ctrl-C asks the loop to stop after the step; a second one ends the program at
-/// once.
-class InterruptGuard {
- public:
-  InterruptGuard() {
-    interrupted = false;
-    struct sigaction action {};
-    action.sa_handler = [](int) { interrupted = true; };
-    action.sa_flags = static_cast<int>(SA_RESETHAND);
-    sigaction(SIGINT, &action, &old_int_);
-    sigaction(SIGTERM, &action, &old_term_);
-  }
-  ~InterruptGuard() {
-    sigaction(SIGINT, &old_int_, nullptr);
-    sigaction(SIGTERM, &old_term_, nullptr);
-  }
-  InterruptGuard(const InterruptGuard&) = delete;
-  InterruptGuard& operator=(const InterruptGuard&) = delete;
-
- private:
-  struct sigaction old_int_ {};
-  struct sigaction old_term_ {};
-};
-
-/// "auto": documents if the tokenizer has an end-of-text token and every document fits in the context.
-SampleKind choose_samples(const std::string& asked, const TrainingData& folder, std::int64_t context) {
-  if (asked != "auto") {
-    const SampleKind kind = parse_sample_kind(asked);
-    if (kind == SampleKind::documents && !folder.end_of_text)
-      fail_usage("the tokenizer of {} has no end-of-text token, so its documents cannot be told apart",
-                 folder.path.string());
-    return kind;
-  }
-  if (!folder.end_of_text) return SampleKind::windows;
-  for (const TokenShard* shard : {&folder.train, &folder.val}) {
-    const auto documents = document_ranges(shard->tokens(), *folder.end_of_text);
-    if (documents.size() < 100) return SampleKind::windows;
-    for (const TokenRange& d : documents)
-      if (d.size() >= context) return SampleKind::windows;
-  }
-  return SampleKind::documents;
-}
 
 GptStage make_model(const TrainCommand& command, std::int64_t vocabulary) {
   if (!command.init_from.empty()) {

@@ -1,13 +1,37 @@
 // The exercises of chapter 6. Write your answers in exercises.cpp; `./book check ch06` says how far they are,
-// `./book hint 6.5` helps.
+// `./book hint 6.1` helps.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <vector>
 
 #include "tests/exercises/not_started.h"
 
 namespace llm::exercises::ch06 {
+
+/// A rank's two neighbours in a ring: rank r sends to r + 1 and receives from r - 1 (modulo the ranks).
+struct Ring {
+  virtual ~Ring() = default;
+  /// Sends `out` to the right and fills `in` from the left, at the same time; sizes agree on both ends.
+  virtual void pass(std::span<const float> out, std::span<float> in) = 0;
+};
+
+/// 6.1 Ring all-reduce: what one of `ranks` ranks does, so that in the end every rank's x is the sum of all
+/// ranks' x. x is cut into `ranks` pieces of equal size (its size is a multiple). First ranks - 1 passes,
+/// after which rank r has the whole sum of one piece; then ranks - 1 passes in which the finished pieces go
+/// around. Each pass sends one piece: 2 (ranks - 1) / ranks of x in all.
+void ring_all_reduce(std::span<float> x, int rank, int ranks, Ring& ring);
+
+/// 6.2 Averages gradients over `ranks` ranks in buckets. `gradients` are those of the parameters in the order
+/// of the model; backward completes them from the last to the first, so buckets are filled in that order: the
+/// last parameter's gradient comes first. A bucket takes gradients as long as it has at most `bucket_size`
+/// elements; a gradient that is larger alone is a bucket of its own. Each bucket is copied together,
+/// all-reduced with one call of `all_reduce` (which leaves the sum over the ranks in place), divided by
+/// `ranks`, and copied back.
+void average_in_buckets(const std::vector<std::span<float>>& gradients, std::int64_t bucket_size, int ranks,
+                        const std::function<void(std::span<float>)>& all_reduce);
 
 /// One pass of a pipeline: the forward or backward pass of a micro-batch on one rank. "F0", "B0".
 struct Pass {
@@ -37,6 +61,24 @@ struct Range {
 /// that, or empty, where the buffer ends.
 Range zero1_part(std::int64_t elements, int rank, int ranks, std::int64_t alignment);
 
+/// What a rank can do with the layers of a model of which it has a shard each.
+struct ShardedLayers {
+  virtual ~ShardedLayers() = default;
+  virtual void start_gather(int layer) = 0;      // the other ranks' pieces begin to arrive
+  virtual void finish_gather(int layer) = 0;     // now all values are here
+  virtual void forward(int layer) = 0;           // needs the layer's values
+  virtual void backward(int layer) = 0;          // needs them again; makes the layer's gradients
+  virtual void reduce_gradients(int layer) = 0;  // each rank keeps its piece of the sum; the rest is let go
+  virtual void release(int layer) = 0;           // the values are let go
+};
+
+/// 6.8 One step of ZeRO 3 over `layers` layers: forward from layer 0 to the last, then backward from the last
+/// to layer 0, each layer's values gathered before use and released after it, in both directions. The next
+/// layer's gather starts before the computation of the current one, so that it arrives meanwhile. So values
+/// of two layers are there at most, none at the end, and gradients of one. (The last layer is gathered anew
+/// for its backward, too.)
+void zero3_step(int layers, ShardedLayers& model);
+
 /// What a rank's memory is made of, in bytes.
 struct Memory {
   double parameters = 0, gradients = 0, optimizer = 0, activations = 0;
@@ -51,5 +93,28 @@ struct Memory {
 /// of rank `stage` of the pipeline (0 is the first).
 Memory rank_memory(std::int64_t L, std::int64_t h, std::int64_t s, std::int64_t b, int p, int t, int d,
                    int zero, int m, int stage);
+
+/// Messages between ranks that stand in a line. Both wait for each other: `send` returns when the other rank
+/// has received.
+struct BlockingLine {
+  virtual ~BlockingLine() = default;
+  virtual void send(int to, float value) = 0;
+  virtual float receive(int from) = 0;
+};
+
+/// 6.10 Halo exchange: every rank needs the values of its neighbours rank - 1 and rank + 1; the first and the
+/// last have one neighbour only, and 0 in place of the other. This program waits for ever, for all ranks send
+/// and none receives:
+///   if (rank > 0) line.send(rank - 1, mine);
+///   if (rank < ranks - 1) line.send(rank + 1, mine);
+///   if (rank > 0) left = line.receive(rank - 1);
+///   if (rank < ranks - 1) right = line.receive(rank + 1);
+/// (So would one in which all ranks send to the right first; and if the last one begins to receive, they go
+/// one after the other, which is slow.) Mend it so that it takes four rounds of messages however many ranks
+/// there are.
+struct Neighbours {
+  float left = 0, right = 0;
+};
+Neighbours exchange_with_neighbours(float mine, int rank, int ranks, BlockingLine& line);
 
 }  // namespace llm::exercises::ch06

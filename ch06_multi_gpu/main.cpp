@@ -1,14 +1,58 @@
-// Chapter 6: many GPUs. Without a command: the walk.
+// Chapter 6: many GPUs. Without a command: the tour through the layouts, and a plan.
 #include "ch06_multi_gpu/multi_gpu.h"
+#include "ch06_multi_gpu/training.h"
 #include "common/cli/program.h"
+#include "common/cli/training_options.h"
 #include "common/ops/ops.h"
+#include "common/parallel/launch.h"
 
 int main(int argc, char** argv) {
   using namespace llm;
+  choose_gpu_under_mpirun();
   CLI::App app{"Chapter 6: spread a training run over many devices"};
   CommonOptions common;
   add_common_options(app, common);
   common.runs_on = {describe_gemm()};
+  common.uses_device = true;
+
+  DType dtype = DType::f32;
+  ch06::TrainCommand t;
+  ParallelOptions& grid = t.parallel;
+  t.trainer.schedule.steps = 2000;
+  t.trainer.schedule.warmup = 100;
+  t.trainer.accumulate = 8;
+  CLI::App* train = app.add_subcommand("train", "train a model on a grid of ranks");
+  const TrainingOptions shared = add_training_options(train, t);
+  train
+      ->add_option_function<std::string>(
+          "--dtype", [&](const std::string& text) { dtype = parse_dtype(text); },
+          "f32, or bf16 with --device cuda: activations in bf16, parameters and sums in f32")
+      ->default_str("f32");
+  train
+      ->add_option("--ranks", t.ranks,
+                   "threads that are the ranks; 0: the processes that mpirun started, or 2 threads")
+      ->check(between(0, 1024))
+      ->capture_default_str();
+  train->add_option("--pp", grid.layout.pp, "pipeline stages")
+      ->check(between(1, 1024))
+      ->capture_default_str();
+  train->add_option("--tp", grid.layout.tp, "tensor-parallel ranks; --ranks / (pp * tp) are data-parallel")
+      ->check(between(1, 1024))
+      ->capture_default_str();
+  train->add_option("--zero", grid.zero, "ZeRO stage")->check(between(0, 3))->capture_default_str();
+  train->add_option("--schedule", t.schedule, "of the pipeline: gpipe, 1f1b or interleaved")
+      ->capture_default_str();
+  train->add_option("--chunks", grid.chunks, "of each rank, with --schedule interleaved")
+      ->check(between(1, 64))
+      ->capture_default_str();
+  train->add_flag("--sequence-parallel", grid.sequence_parallel,
+                  "tensor-parallel ranks share norms and dropout");
+  train->add_flag("--recompute", grid.recompute, "keep each block's input only, compute the rest again");
+  train->add_flag("--nccl", t.nccl, "under mpirun: numbers go from GPU to GPU, over NCCL");
+  train->add_option("--trace", t.trace, "write what the ranks say to each other, for chrome://tracing");
+  train->add_option("--deadline", t.deadline, "seconds that a rank waits for another; 0: LLM_DEADLINE or 60")
+      ->check(between(0, 1e6))
+      ->capture_default_str();
 
   ch06::PlanCommand p;
   CLI::App* plan =
@@ -59,15 +103,30 @@ int main(int argc, char** argv) {
       app.add_subcommand("calibrate", "fit the planner's constants to published measurements");
   calibrate->add_option("--tables", tables, "folder with the tables as CSV")->required();
 
+  ch06::TourCommand tour;
+
   return run_program(argc, argv, app, common, [&] {
     p.metrics = s.metrics = common.metrics;
-    if (plan->parsed())
+    if (dtype == DType::bf16 && common.device == Device::cpu)
+      fail_usage("--dtype bf16 needs --device cuda; the CPU computes in f32");
+    t.placement = tour.placement = {common.device, dtype};
+    if (train->parsed()) {
+      t.trainer.seed = common.seed;
+      t.metrics = common.metrics;
+      shared.complete(t);
+      ch06::train(t);
+    } else if (plan->parsed())
       ch06::plan(p);
     else if (schedule->parsed())
       ch06::schedule(s);
     else if (calibrate->parsed())
       ch06::calibrate(tables);
-    else
+    else {
+      tour.work = common.work;
+      tour.seed = common.seed;
+      tour.metrics = common.metrics;
+      ch06::tour(tour);
       ch06::walk();
+    }
   });
 }

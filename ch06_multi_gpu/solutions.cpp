@@ -1,9 +1,46 @@
-// Answers to the exercises of chapter 6. Try yourself first: `./book hint 6.5`.
+// Answers to the exercises of chapter 6. Try yourself first: `./book hint 6.1`.
 #include <algorithm>
 
 #include "ch06_multi_gpu/exercises.h"
 
 namespace llm::exercises::ch06 {
+
+// 6.1
+void ring_all_reduce(std::span<float> x, int rank, int ranks, Ring& ring) {
+  const std::size_t size = x.size() / static_cast<std::size_t>(ranks);
+  const auto piece = [&](int i) {
+    return x.subspan(static_cast<std::size_t>((i % ranks + ranks) % ranks) * size, size);
+  };
+  std::vector<float> in(size);
+  // Piece i starts its way at rank i, and every rank adds its own to what arrives.
+  for (int step = 0; step < ranks - 1; ++step) {
+    ring.pass(piece(rank - step), in);
+    const std::span<float> mine = piece(rank - step - 1);
+    for (std::size_t i = 0; i < size; ++i) mine[i] += in[i];
+  }
+  // The piece that this rank has finished is rank + 1.
+  for (int step = 0; step < ranks - 1; ++step) ring.pass(piece(rank + 1 - step), piece(rank - step));
+}
+
+// 6.2
+void average_in_buckets(const std::vector<std::span<float>>& gradients, std::int64_t bucket_size, int ranks,
+                        const std::function<void(std::span<float>)>& all_reduce) {
+  std::size_t end = gradients.size();  // gradients [first, end) are the next bucket
+  while (end > 0) {
+    std::size_t first = end, elements = 0;
+    do {
+      elements += gradients[--first].size();
+    } while (first > 0 && elements + gradients[first - 1].size() <= static_cast<std::size_t>(bucket_size));
+    std::vector<float> bucket;
+    for (std::size_t i = end; i-- > first;)
+      bucket.insert(bucket.end(), gradients[i].begin(), gradients[i].end());
+    all_reduce(bucket);
+    auto from = bucket.begin();
+    for (std::size_t i = end; i-- > first;)
+      for (float& g : gradients[i]) g = *from++ / static_cast<float>(ranks);
+    end = first;
+  }
+}
 
 // 6.5
 std::vector<Pass> gpipe(int rank, int ranks, int micro_batches) {
@@ -35,6 +72,25 @@ Range zero1_part(std::int64_t elements, int rank, int ranks, std::int64_t alignm
   return {std::min(rank * size, elements), std::min((rank + 1) * size, elements)};  // not past the end
 }
 
+// 6.8
+void zero3_step(int layers, ShardedLayers& model) {
+  model.start_gather(0);
+  for (int layer = 0; layer < layers; ++layer) {
+    model.finish_gather(layer);
+    if (layer + 1 < layers) model.start_gather(layer + 1);
+    model.forward(layer);
+    model.release(layer);
+  }
+  model.start_gather(layers - 1);
+  for (int layer = layers - 1; layer >= 0; --layer) {
+    model.finish_gather(layer);
+    if (layer > 0) model.start_gather(layer - 1);
+    model.backward(layer);
+    model.release(layer);
+    model.reduce_gradients(layer);
+  }
+}
+
 // 6.9
 Memory rank_memory(std::int64_t L, std::int64_t h, std::int64_t s, std::int64_t b, int p, int t, int d,
                    int zero, int m, int stage) {
@@ -48,6 +104,41 @@ Memory rank_memory(std::int64_t L, std::int64_t h, std::int64_t s, std::int64_t 
   memory.optimizer = 12 * parameters / (zero >= 1 ? d : 1);
   memory.activations = in_flight * layers * 34 * static_cast<double>(s * b) * width / t;
   return memory;
+}
+
+// 6.10
+Neighbours exchange_with_neighbours(float mine, int rank, int ranks, BlockingLine& line) {
+  Neighbours result;
+  const bool even = rank % 2 == 0;
+  const auto with_right = [&] {
+    if (rank == ranks - 1) return;
+    if (even) {
+      line.send(rank + 1, mine);
+      result.right = line.receive(rank + 1);
+    } else {
+      result.right = line.receive(rank + 1);
+      line.send(rank + 1, mine);
+    }
+  };
+  const auto with_left = [&] {
+    if (rank == 0) return;
+    if (even) {
+      line.send(rank - 1, mine);
+      result.left = line.receive(rank - 1);
+    } else {
+      result.left = line.receive(rank - 1);
+      line.send(rank - 1, mine);
+    }
+  };
+  // First the pairs (0, 1), (2, 3), ..., then (1, 2), (3, 4), ...: of each pair the even rank speaks first.
+  if (even) {
+    with_right();
+    with_left();
+  } else {
+    with_left();
+    with_right();
+  }
+  return result;
 }
 
 }  // namespace llm::exercises::ch06

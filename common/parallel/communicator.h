@@ -82,7 +82,8 @@ class Communicator {
 
   /// x = sum (or largest) of all ranks' x, in place.
   virtual Work all_reduce(const Tensor& x, ReduceOp op = ReduceOp::sum) = 0;
-  /// part = this rank's piece of the sum of all ranks' x. x: n elements per rank, size() * n; part: n.
+  /// part = this rank's piece of the sum of all ranks' x. x: n elements per rank, size() * n; part: n. part
+  /// may be a view of its place in x.
   virtual Work reduce_scatter(const Tensor& part, const Tensor& x) = 0;
   /// all = the ranks' parts, one after the other. part may be a view of its place in `all`.
   virtual Work all_gather(const Tensor& all, const Tensor& part) = 0;

@@ -85,11 +85,9 @@ StepReport Trainer::step() {
   return report;
 }
 
-std::map<std::string, std::string> Trainer::settings(const std::map<std::string, std::string>& extra) const {
-  const GptConfig& c = model_.config();
-  const TrainerOptions& o = options_;
+std::map<std::string, std::string> run_settings(const GptConfig& c, const TrainerOptions& o, DType dtype) {
   const auto text = [](auto value) { return fmt::format("{}", value); };
-  std::map<std::string, std::string> all = {
+  return {
       {"vocabulary", text(c.vocab_size)},
       {"context", text(c.context)},
       {"channels", text(c.channels)},
@@ -112,9 +110,13 @@ std::map<std::string, std::string> Trainer::settings(const std::map<std::string,
       {"batch", text(o.batch)},
       {"accumulate", text(o.accumulate)},
       {"seed", text(o.seed)},
-      {"dtype", std::string(name(model_.placement().dtype))},
+      {"dtype", std::string(name(dtype))},
       {"samples", o.samples == SampleKind::windows ? "windows" : "documents"},
   };
+}
+
+std::map<std::string, std::string> Trainer::settings(const std::map<std::string, std::string>& extra) const {
+  std::map<std::string, std::string> all = run_settings(model_.config(), options_, model_.placement().dtype);
   all.insert(extra.begin(), extra.end());
   return all;
 }

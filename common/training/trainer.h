@@ -38,6 +38,10 @@ struct StepReport {
   double seconds() const { return prepare_s + forward_s + loss_s + backward_s + update_s; }
 };
 
+/// All settings that decide a run's numbers, by name.
+std::map<std::string, std::string> run_settings(const GptConfig& config, const TrainerOptions& options,
+                                                DType dtype);
+
 class Trainer {
  public:
   /// `model` and the memory behind `tokens` must outlive the trainer. `separator` is the end-of-text token

@@ -26,6 +26,24 @@ TrainingData open_training_data(const std::filesystem::path& path) {
   return folder;
 }
 
+SampleKind choose_samples(const std::string& asked, const TrainingData& folder, std::int64_t context) {
+  if (asked != "auto") {
+    const SampleKind kind = parse_sample_kind(asked);
+    if (kind == SampleKind::documents && !folder.end_of_text)
+      fail_usage("the tokenizer of {} has no end-of-text token, so its documents cannot be told apart",
+                 folder.path.string());
+    return kind;
+  }
+  if (!folder.end_of_text) return SampleKind::windows;
+  for (const TokenShard* shard : {&folder.train, &folder.val}) {
+    const auto documents = document_ranges(shard->tokens(), *folder.end_of_text);
+    if (documents.size() < 100) return SampleKind::windows;
+    for (const TokenRange& d : documents)
+      if (d.size() >= context) return SampleKind::windows;
+  }
+  return SampleKind::documents;
+}
+
 std::vector<std::string> document_texts(const Tokenizer& tokenizer, const TokenView& tokens,
                                         std::span<const TokenRange> documents) {
   std::vector<std::string> texts;

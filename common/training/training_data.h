@@ -14,6 +14,7 @@
 #include "common/text/batches.h"
 #include "common/text/token_shard.h"
 #include "common/tokenizer/tokenizer.h"
+#include "common/training/sampler.h"
 
 namespace llm {
 
@@ -30,6 +31,10 @@ struct TrainingData {
 /// Opens a folder and checks that every token of both shards is in the tokenizer's vocabulary. Error, one
 /// sentence, if something is missing, damaged, or does not belong together.
 TrainingData open_training_data(const std::filesystem::path& path);
+
+/// "windows", "documents", or "auto": documents if the tokenizer has an end-of-text token and every document
+/// fits in the context. UsageError for anything else.
+SampleKind choose_samples(const std::string& asked, const TrainingData& folder, std::int64_t context);
 
 /// The texts of documents of a shard.
 std::vector<std::string> document_texts(const Tokenizer& tokenizer, const TokenView& tokens,

@@ -1,0 +1,42 @@
+#include "common/parallel/partition.h"
+
+#include <algorithm>
+
+namespace llm {
+
+Partition::Partition(const GptStage& stage, int ranks_, int rank_) : ranks(ranks_), rank(rank_) {
+  const std::vector<Parameter>& all = stage.parameters().all();
+  for (const ParameterUnit& unit : stage.units()) {
+    UnitPieces u{.parameters = unit};
+    u.begin = unit.first < all.size() ? all[unit.first].offset : stage.parameters().count();
+    u.count = stage.parameters().count(unit.first, unit.last);
+    u.piece = (u.count + ranks - 1) / ranks;
+    u.shard = shard_count;
+    shard_count += u.piece;
+
+    const std::int64_t mine = u.begin + std::min(u.count, rank * u.piece);
+    const std::int64_t end = u.begin + std::min(u.count, (rank + 1) * u.piece);
+    for (std::size_t i = unit.first; i < unit.last; ++i) {
+      const Parameter& p = all[i];
+      const std::int64_t first = std::max(mine, p.offset);
+      const std::int64_t last = std::min(end, p.offset + element_count(p.shape));
+      if (first >= last) continue;
+      if (!owned.empty()) {
+        OwnedRange& before = owned.back();
+        if (before.unit == units.size() && before.decay == p.decay && before.counted == p.owner) {
+          before.count += last - first;
+          continue;
+        }
+      }
+      owned.push_back({.unit = units.size(),
+                       .flat = first,
+                       .shard = u.shard + first - mine,
+                       .count = last - first,
+                       .decay = p.decay,
+                       .counted = p.owner});
+    }
+    units.push_back(u);
+  }
+}
+
+}  // namespace llm
