@@ -210,7 +210,9 @@ void train(const TrainCommand& asked) {
   o.layout.dp = command.ranks / (o.layout.pp * o.layout.tp);
   const TrainingData folder = open_training_data(command.data);
   const InterruptGuard guard;
-  WorldOptions options{.ranks = command.ranks, .nccl = command.nccl};
+  WorldOptions options;
+  options.ranks = command.ranks;
+  options.nccl = command.nccl;
   if (command.deadline > 0) options.communicator.deadline = command.deadline;
   run_world(options, [&](Communicator& world) {
     if (command.trace.empty()) return Run(command, folder, world).run();

@@ -57,7 +57,12 @@ ParallelTrainer::ParallelTrainer(Communicator& world, const GptConfig& config, c
   PipelineSchedule schedule = make_schedule(
       options.schedule, pp, static_cast<int>(run.accumulate) / options.layout.dp, options.chunks);
   std::vector<LayerRange> layers = options.stages;
-  if (layers.empty()) layers = split_layers(config.layers, schedule.stages());
+  if (layers.empty()) {
+    // The head's product, V C, in units of a layer's, 12 C^2.
+    const double head =
+        static_cast<double>(config.vocab_size) / (12.0 * static_cast<double>(config.channels));
+    layers = split_layers(config.layers, schedule.stages(), 0, head);
+  }
   check(static_cast<int>(layers.size()) == schedule.stages() && layers.front().first == 0 &&
             layers.back().last == config.layers,
         "the layers of {} stages were given, but there are {}", layers.size(), schedule.stages());
