@@ -138,6 +138,7 @@ TEST(Grid, SendsWhatTheFormulasSay) {
 TEST(Grid, OnTheDevice) {
   TestRun r = grid_setup();
   r.config.layers = 2;
+  r.config.channels = 32;  // heads of 8, as the kernels want them
   r.config.dropout = 0;
   r.trainer = tiny_run(2, 2);
   r.trainer.batch = 1;
