@@ -83,7 +83,7 @@ HttpProtocol::HttpProtocol(int listener, const HttpLimits& limits, HttpHandler h
   });
 }
 
-bool HttpProtocol::answer(HttpConnection& connection, bool last, bool too_many) {
+HttpNext HttpProtocol::answer(HttpConnection& connection, bool last, bool too_many) {
   Exchange here{.connection = &connection, .too_many = too_many};
   exchange = &here;
   bool closed = false;
@@ -99,7 +99,8 @@ bool HttpProtocol::answer(HttpConnection& connection, bool last, bool too_many) 
         status, status == 408 ? "Request Timeout" : "Request Header Fields Too Large", body.size(), body);
     connection.write(text.data(), text.size());
   }
-  return answered && here.handled && !here.close && !closed && !last;
+  if (!answered || !here.handled || here.close) return HttpNext::goodbye;
+  return closed || last ? HttpNext::close : HttpNext::request;
 }
 
 void HttpProtocol::refuse(httplib::Response& response, int status, const std::string& sentence) {

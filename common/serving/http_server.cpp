@@ -188,11 +188,11 @@ class HttpServer::Implementation {
       if (!connection.wait_for_request(i == 0 ? limits_.read : limits_.idle)) return;
       set_busy(true);
       const bool last = i + 1 == kRequests || too_many || stopping_;
-      const bool more = protocol_.answer(connection, last, too_many);
+      const HttpNext next = protocol_.answer(connection, last, too_many);
       set_busy(false);
-      if (!more || stopping_) break;
+      if (next == HttpNext::goodbye) connection.say_goodbye();
+      if (next != HttpNext::request || stopping_) return;
     }
-    connection.say_goodbye();
   }
 
   HttpLimits limits_;

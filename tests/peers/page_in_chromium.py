@@ -103,7 +103,7 @@ async def visit(address, args, out):
 
         await page.run("$('mode').value = 'text'; $('mode').onchange()")
         await page.say("Once upon a time, a shy fox")
-        await page.until("document.querySelector('.busy')")
+        await page.until("!!document.querySelector('.message.assistant')")
         await page.until("!document.querySelector('.busy') && !running")
         await page.picture(out / "text.png")
         await page.size(390, 720)
