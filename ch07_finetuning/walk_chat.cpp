@@ -40,6 +40,19 @@ void say(const std::string& text) {
   std::fflush(stdout);
 }
 
+/// A line, or several: one that ends with a backslash goes on in the next. False at the end of the input.
+bool read_lines(std::string& text) {
+  text.clear();
+  for (std::string line; std::getline(std::cin, line); text += '\n') {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    const bool more = !line.empty() && line.back() == '\\';
+    if (more) line.pop_back();
+    text += line;
+    if (!more) return true;
+  }
+  return !text.empty();
+}
+
 class Conversation {
  public:
   Conversation(const ChatCommand& command, const GptStage& model, const Tokenizer& tokenizer)
@@ -122,11 +135,11 @@ void chat(const ChatCommand& command) {
     action.sa_handler = on_interrupt;
     ::sigaction(SIGINT, &action, nullptr);
     fmt::print(stderr,
-               "Say something. /reset begins anew, /quit ends; Ctrl-C ends an answer, then the program.\n");
+               "Say something (a line that ends with \\ goes on in the next). /reset begins anew, /quit "
+               "ends; Ctrl-C ends an answer, then the program.\n");
   }
   Conversation conversation(command, model, *tokenizer);
-  for (std::string line; (person ? say("> ") : void()), std::getline(std::cin, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
+  for (std::string line; (person ? say("> ") : void()), read_lines(line);) {
     std::int64_t replaced = 0;
     line = replace_invalid_utf8(line, replaced);
     if (line == "/quit" || line == "/exit") return;
