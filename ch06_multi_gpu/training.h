@@ -30,6 +30,8 @@ struct TrainCommand {
   bool nccl = false;  // under mpirun with a GPU per process
   ParallelOptions parallel;
   std::string schedule = "1f1b";
+  std::string layout;                  // "auto": as the planner proposes; empty: what `parallel` says
+  std::string plan_device = "laptop";  // what the planner plans for
   std::int64_t eval_every = 0, eval_batches = 16, save_every = 0, log_every = 0;
   bool resume = false;
   fs::path metrics;

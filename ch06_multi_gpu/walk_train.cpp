@@ -12,6 +12,7 @@
 #include "common/core/error.h"
 #include "common/model/huggingface.h"
 #include "common/parallel/launch.h"
+#include "common/parallel/planner/plan.h"
 #include "common/parallel/sharded_checkpoint.h"
 #include "common/parallel/wrappers.h"
 
@@ -196,6 +197,36 @@ class Run {
   bool leads_;
 };
 
+/// --layout auto: of all grids of so many ranks, the one that the planner holds for the fastest and that this
+/// run's micro-batches allow.
+void choose_layout(ParallelOptions& o, const GptConfig& config, const TrainerOptions& run, int ranks,
+                   const std::string& device) {
+  planner::PlanOptions options;
+  options.devices = ranks;
+  options.batch = run.batch * run.accumulate;
+  options.max_micro_batch = static_cast<int>(run.batch);
+  const planner::Plan plan = planner::make_plan(planner::model_shape(config), planner::hardware(device),
+                                                planner::calibration("formulas"), options);
+  for (const planner::Candidate& candidate : plan.best) {
+    const planner::Layout& l = candidate.layout;
+    ParallelOptions chosen = o;
+    chosen.layout = {.pp = l.pp, .dp = l.dp, .tp = l.tp};
+    chosen.zero = l.zero;
+    chosen.schedule = l.schedule;
+    chosen.chunks = l.chunks;
+    try {
+      validate(chosen, config, run);
+      make_schedule(chosen.schedule, l.pp, static_cast<int>(run.accumulate) / l.dp, chosen.chunks);
+    } catch (const UsageError&) {
+      continue;  // its micro-batches are others
+    }
+    o = chosen;
+    return;
+  }
+  fail_usage("the planner knows no layout of {} ranks for this model and {} micro-batches; say --pp and --tp",
+             ranks, run.accumulate);
+}
+
 }  // namespace
 
 void train(const TrainCommand& asked) {
@@ -204,11 +235,20 @@ void train(const TrainCommand& asked) {
   if (command.ranks == 0) command.ranks = started > 0 ? started : 2;
   ParallelOptions& o = command.parallel;
   o.schedule = parse_pipeline_kind(command.schedule);
-  if (command.ranks % (o.layout.pp * o.layout.tp) != 0)
-    fail_usage("{} ranks cannot be shared out over pp {} x tp {}; use a multiple of {}", command.ranks,
-               o.layout.pp, o.layout.tp, o.layout.pp * o.layout.tp);
-  o.layout.dp = command.ranks / (o.layout.pp * o.layout.tp);
   const TrainingData folder = open_training_data(command.data);
+  if (command.layout == "auto") {
+    const GptConfig config = command.init_from.empty()
+                                 ? config_of(command, folder.tokenizer->vocab_size())
+                                 : read_huggingface_config(command.init_from);
+    choose_layout(o, config, command.trainer, command.ranks, command.plan_device);
+  } else if (!command.layout.empty()) {
+    fail_usage("--layout is auto, or left out with --pp and --tp instead; it is '{}'", command.layout);
+  } else {
+    if (command.ranks % (o.layout.pp * o.layout.tp) != 0)
+      fail_usage("{} ranks cannot be shared out over pp {} x tp {}; use a multiple of {}", command.ranks,
+                 o.layout.pp, o.layout.tp, o.layout.pp * o.layout.tp);
+    o.layout.dp = command.ranks / (o.layout.pp * o.layout.tp);
+  }
   const InterruptGuard guard;
   WorldOptions options;
   options.ranks = command.ranks;
