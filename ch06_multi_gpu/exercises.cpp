@@ -14,6 +14,39 @@ void average_in_buckets(const std::vector<std::span<float>>& gradients, std::int
   not_started();
 }
 
+// 6.3
+LinearShard column_shard(const Matrix& w, std::span<const float> b, std::size_t rank, std::size_t ranks) {
+  not_started();
+}
+
+Matrix column_forward(const Matrix& x, const LinearShard& shard) {
+  not_started();
+}
+
+Matrix column_backward(LinearShard& gradient, const Matrix& dy, const Matrix& x, const LinearShard& shard,
+                       const Reduce& sum) {
+  not_started();
+}
+
+LinearShard row_shard(const Matrix& w, std::span<const float> b, std::size_t rank, std::size_t ranks) {
+  not_started();
+}
+
+Matrix row_forward(const Matrix& x, const LinearShard& shard, const Reduce& sum) {
+  not_started();
+}
+
+Matrix row_backward(LinearShard& gradient, const Matrix& dy, const Matrix& x, const LinearShard& shard) {
+  not_started();
+}
+
+// 6.4
+std::vector<float> shard_cross_entropy(Matrix& logits, std::span<const std::int32_t> targets,
+                                       std::int64_t first, float scale, const Reduce& largest,
+                                       const Reduce& sum) {
+  not_started();
+}
+
 // 6.5
 std::vector<Pass> gpipe(int rank, int ranks, int micro_batches) {
   not_started();

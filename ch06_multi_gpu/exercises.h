@@ -33,6 +33,59 @@ void ring_all_reduce(std::span<float> x, int rank, int ranks, Ring& ring);
 void average_in_buckets(const std::vector<std::span<float>>& gradients, std::int64_t bucket_size, int ranks,
                         const std::function<void(std::span<float>)>& all_reduce);
 
+// ---- tensor parallelism: exercises 6.3 and 6.4 -----------------------------------------------------------
+
+/// x = the sum, or the largest, of all ranks' x, element by element. All ranks of a group call it together,
+/// in the same order, with spans of equal size; all get the same numbers.
+using Reduce = std::function<void(std::span<float> x)>;
+
+/// Row-major.
+struct Matrix {
+  std::size_t rows = 0, columns = 0;
+  std::vector<float> numbers;
+  Matrix() = default;
+  Matrix(std::size_t r, std::size_t c) : rows(r), columns(c), numbers(r * c) {}
+  float& operator()(std::size_t r, std::size_t c) { return numbers[r * columns + c]; }
+  float operator()(std::size_t r, std::size_t c) const { return numbers[r * columns + c]; }
+};
+
+/// What one rank holds of a linear layer y = x w^T + b with w (O, I) and b (O), or of its gradient.
+struct LinearShard {
+  Matrix w;
+  std::vector<float> b;
+};
+
+/// 6.3 The two linear layers of tensor parallelism. The column-parallel layer: rank r of t computes the
+/// outputs [r O / t, (r + 1) O / t); O is a multiple of t. All ranks have the whole x (N, I). The rank's part
+/// of a layer: w (O / t, I), b (O / t).
+LinearShard column_shard(const Matrix& w, std::span<const float> b, std::size_t rank, std::size_t ranks);
+/// Its outputs, (N, O / t). Nothing is sent.
+Matrix column_forward(const Matrix& x, const LinearShard& shard);
+/// From dy (N, O / t), the gradient of its outputs: dw = dw + dy^T x and db = db + the column sums of dy, of
+/// its own part; and the gradient of x, (N, I), which is a sum over the ranks: returned whole, on all of
+/// them.
+Matrix column_backward(LinearShard& gradient, const Matrix& dy, const Matrix& x, const LinearShard& shard,
+                       const Reduce& sum);
+
+/// The row-parallel layer: rank r of t has the inputs [r I / t, (r + 1) I / t); I is a multiple of t.
+/// The rank's part of a layer: w (O, I / t), and the whole of b (O).
+LinearShard row_shard(const Matrix& w, std::span<const float> b, std::size_t rank, std::size_t ranks);
+/// The layer's outputs, whole, (N, O), on all ranks, from the rank's inputs x (N, I / t).
+Matrix row_forward(const Matrix& x, const LinearShard& shard, const Reduce& sum);
+/// From dy (N, O), the same on all ranks: dw = dw + dy^T x, db = db + the column sums of dy; and the gradient
+/// of the rank's inputs, (N, I / t), returned. Nothing is sent.
+Matrix row_backward(LinearShard& gradient, const Matrix& dy, const Matrix& x, const LinearShard& shard);
+
+/// 6.4 Cross-entropy over a vocabulary that the ranks share: this one has the logits (N, V_r) of the tokens
+/// [first, first + V_r); shares need not be equal. Returns the losses (N) of the whole vocabulary, the same
+/// on all ranks: log sum exp(logits) - logits[target]. `logits` becomes its own gradient, scale (softmax -
+/// one_hot). No logit may leave its rank: at most 3 N numbers are reduced. Logits may be as large as 1e4.
+std::vector<float> shard_cross_entropy(Matrix& logits, std::span<const std::int32_t> targets,
+                                       std::int64_t first, float scale, const Reduce& largest,
+                                       const Reduce& sum);
+
+// ---- pipelines, ZeRO, memory: exercises 6.5 to 6.9 ----------------------------------------------------
+
 /// One pass of a pipeline: the forward or backward pass of a micro-batch on one rank. "F0", "B0".
 struct Pass {
   char kind = 'F';  // F or B

@@ -1,5 +1,6 @@
 // Answers to the exercises of chapter 6. Try yourself first: `./book hint 6.1`.
 #include <algorithm>
+#include <cmath>
 
 #include "ch06_multi_gpu/exercises.h"
 
@@ -40,6 +41,112 @@ void average_in_buckets(const std::vector<std::span<float>>& gradients, std::int
       for (float& g : gradients[i]) g = *from++ / static_cast<float>(ranks);
     end = first;
   }
+}
+
+namespace {
+
+/// x w^T: (N, I) (O, I) -> (N, O).
+Matrix product(const Matrix& x, const Matrix& w) {
+  Matrix y(x.rows, w.rows);
+  for (std::size_t n = 0; n < x.rows; ++n)
+    for (std::size_t o = 0; o < w.rows; ++o)
+      for (std::size_t i = 0; i < x.columns; ++i) y(n, o) += x(n, i) * w(o, i);
+  return y;
+}
+
+/// dy w: (N, O) (O, I) -> (N, I).
+Matrix input_gradient(const Matrix& dy, const Matrix& w) {
+  Matrix dx(dy.rows, w.columns);
+  for (std::size_t n = 0; n < dy.rows; ++n)
+    for (std::size_t o = 0; o < w.rows; ++o)
+      for (std::size_t i = 0; i < w.columns; ++i) dx(n, i) += dy(n, o) * w(o, i);
+  return dx;
+}
+
+/// dw += dy^T x, db += column sums of dy.
+void add_weight_gradient(LinearShard& gradient, const Matrix& dy, const Matrix& x) {
+  for (std::size_t n = 0; n < dy.rows; ++n)
+    for (std::size_t o = 0; o < dy.columns; ++o) {
+      gradient.b[o] += dy(n, o);
+      for (std::size_t i = 0; i < x.columns; ++i) gradient.w(o, i) += dy(n, o) * x(n, i);
+    }
+}
+
+}  // namespace
+
+// 6.3
+LinearShard column_shard(const Matrix& w, std::span<const float> b, std::size_t rank, std::size_t ranks) {
+  const std::size_t outputs = w.rows / ranks, first = rank * outputs;
+  LinearShard shard{Matrix(outputs, w.columns), std::vector<float>(outputs)};
+  for (std::size_t o = 0; o < outputs; ++o) {
+    shard.b[o] = b[first + o];
+    for (std::size_t i = 0; i < w.columns; ++i) shard.w(o, i) = w(first + o, i);
+  }
+  return shard;
+}
+
+Matrix column_forward(const Matrix& x, const LinearShard& shard) {
+  Matrix y = product(x, shard.w);
+  for (std::size_t n = 0; n < y.rows; ++n)
+    for (std::size_t o = 0; o < y.columns; ++o) y(n, o) += shard.b[o];  // one rank's outputs, one bias each
+  return y;
+}
+
+Matrix column_backward(LinearShard& gradient, const Matrix& dy, const Matrix& x, const LinearShard& shard,
+                       const Reduce& sum) {
+  add_weight_gradient(gradient, dy, x);
+  Matrix dx = input_gradient(dy, shard.w);  // from this rank's outputs only
+  sum(dx.numbers);                          // Megatron's f, backward
+  return dx;
+}
+
+LinearShard row_shard(const Matrix& w, std::span<const float> b, std::size_t rank, std::size_t ranks) {
+  const std::size_t inputs = w.columns / ranks;
+  LinearShard shard{Matrix(w.rows, inputs), std::vector<float>(b.begin(), b.end())};
+  for (std::size_t o = 0; o < w.rows; ++o)
+    for (std::size_t i = 0; i < inputs; ++i) shard.w(o, i) = w(o, rank * inputs + i);
+  return shard;
+}
+
+Matrix row_forward(const Matrix& x, const LinearShard& shard, const Reduce& sum) {
+  Matrix y = product(x, shard.w);  // this rank's inputs' part of every output
+  sum(y.numbers);                  // Megatron's g, forward
+  for (std::size_t n = 0; n < y.rows; ++n)
+    for (std::size_t o = 0; o < y.columns; ++o) y(n, o) += shard.b[o];  // once, after the sum
+  return y;
+}
+
+Matrix row_backward(LinearShard& gradient, const Matrix& dy, const Matrix& x, const LinearShard& shard) {
+  add_weight_gradient(gradient, dy, x);
+  return input_gradient(dy, shard.w);
+}
+
+// 6.4
+std::vector<float> shard_cross_entropy(Matrix& logits, std::span<const std::int32_t> targets,
+                                       std::int64_t first, float scale, const Reduce& largest,
+                                       const Reduce& sum) {
+  const std::size_t N = logits.rows, V = logits.columns;
+  std::vector<float> highest(N), totals(N), right(N), losses(N);
+  for (std::size_t n = 0; n < N; ++n) {
+    highest[n] = logits(n, 0);
+    for (std::size_t v = 1; v < V; ++v) highest[n] = std::max(highest[n], logits(n, v));
+  }
+  largest(highest);
+  const auto column = [&](std::size_t n) { return targets[n] - first; };
+  const auto mine = [&](std::int64_t c) { return c >= 0 && c < static_cast<std::int64_t>(V); };
+  for (std::size_t n = 0; n < N; ++n) {
+    for (std::size_t v = 0; v < V; ++v) totals[n] += std::exp(logits(n, v) - highest[n]);
+    if (mine(column(n))) right[n] = logits(n, static_cast<std::size_t>(column(n)));
+  }
+  sum(totals);
+  sum(right);
+  for (std::size_t n = 0; n < N; ++n) {
+    losses[n] = std::log(totals[n]) + highest[n] - right[n];
+    for (std::size_t v = 0; v < V; ++v)
+      logits(n, v) = scale * std::exp(logits(n, v) - highest[n]) / totals[n];
+    if (mine(column(n))) logits(n, static_cast<std::size_t>(column(n))) -= scale;
+  }
+  return losses;
 }
 
 // 6.5
