@@ -45,7 +45,8 @@ int main(int argc, char** argv) {
   train->add_option("--chunks", grid.chunks, "of each rank, with --schedule interleaved")
       ->check(between(1, 64))
       ->capture_default_str();
-  train->add_option("--layout", t.layout, "auto: the grid and ZeRO stage that the planner holds for the fastest");
+  train->add_option("--layout", t.layout,
+                    "auto: the grid and ZeRO stage that the planner holds for the fastest");
   train->add_option("--plan-device", t.plan_device, "what --layout auto plans for: laptop, h100-80g, ...")
       ->capture_default_str();
   train->add_flag("--sequence-parallel", grid.sequence_parallel,

@@ -237,9 +237,8 @@ void train(const TrainCommand& asked) {
   o.schedule = parse_pipeline_kind(command.schedule);
   const TrainingData folder = open_training_data(command.data);
   if (command.layout == "auto") {
-    const GptConfig config = command.init_from.empty()
-                                 ? config_of(command, folder.tokenizer->vocab_size())
-                                 : read_huggingface_config(command.init_from);
+    const GptConfig config = command.init_from.empty() ? config_of(command, folder.tokenizer->vocab_size())
+                                                       : read_huggingface_config(command.init_from);
     choose_layout(o, config, command.trainer, command.ranks, command.plan_device);
   } else if (!command.layout.empty()) {
     fail_usage("--layout is auto, or left out with --pp and --tp instead; it is '{}'", command.layout);
