@@ -8,6 +8,7 @@
 #include "common/cli/format.h"
 #include "common/cli/progress.h"
 #include "common/core/error.h"
+#include "common/finetuning/chat_format.h"
 #include "common/finetuning/datasets.h"
 #include "common/finetuning/policy.h"
 #include "common/text/story.h"
@@ -170,7 +171,7 @@ void dpo(const DpoCommand& command) {
   }
   if (!tune.metrics.empty()) MetricsWriter(tune.metrics, true).write(record);
   if (!tune.out.empty()) {
-    save_model(open, tune.out, stories ? "none" : "alpaca");
+    save_model(open, tune.out, stories ? load_chat_format(tune.model).name : "alpaca");
     draw_curve(tune.out / "margin.svg", "Learning preferences", "margin of the implied rewards", steps,
                margins, watched_steps, watched);
     fmt::print("Wrote {} (the model, its tokenizer, margin.svg)\n", tune.out.string());

@@ -6,6 +6,7 @@
 #include "ch07_finetuning/finetuning.h"
 #include "common/cli/format.h"
 #include "common/core/error.h"
+#include "common/finetuning/chat_format.h"
 #include "common/text/documents.h"
 
 namespace llm::ch07 {
@@ -46,7 +47,9 @@ void merge(const MergeCommand& command) {
   OpenModel open = open_model(command.model, {});
   const LoraAdapters adapters = LoraAdapters::load_peft(command.adapter, open.model);
   adapters.merge(open.model);
-  save_model(open, command.out, "unknown");
+  // Which template was taught stands beside the adapter, where this program made it.
+  const bool said = fs::exists(command.adapter / "finetuning.json");
+  save_model(open, command.out, load_chat_format(said ? command.adapter : command.model).name);
   fmt::print("Merged {} adapter parameters into {} and wrote {}\n",
              with_commas(adapters.parameters().count()), with_commas(open.model.parameters().count()),
              command.out.string());

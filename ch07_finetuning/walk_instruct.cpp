@@ -157,6 +157,9 @@ double instruct(const InstructCommand& command) {
         .write({{"instruct", command.style}, {"exact_before", before.share()}, {"exact", after.share()}});
   if (!tune.out.empty()) {
     save_model(open, tune.out, command.style);
+    if (tune.lora)
+      fs::copy_file(tune.out / "finetuning.json", tune.out / "adapter" / "finetuning.json",
+                    fs::copy_options::overwrite_existing);
     draw_curve(tune.out / "loss.svg", "Learning to answer", "nats per token", steps, losses, watched_steps,
                watched);
     fmt::print("Wrote {} (the model, its tokenizer, loss.svg)\n", tune.out.string());

@@ -107,6 +107,26 @@ TEST(Lora, ModelAgreesWithPeft) {
   expect_close(logits, read_tensor(answers, "logits"), "merged logits");
 }
 
+TEST(Lora, GeneratesWithAndWithoutMerging) {
+  GptStage model = load_huggingface(kModel);
+  LoraAdapters adapters = LoraAdapters::load_peft(kAdapter, model);
+  const Tensor prompt = random_ids(2, 5, 61, 1), next = random_ids(2, 1, 61, 2);
+  const auto last_logits = [&] {
+    KvCache cache = model.make_cache(2, 6);
+    const Tensor logits({2, 61});
+    model.decode(logits, cache, prompt);
+    model.decode(logits, cache, next);
+    return logits;
+  };
+  const Tensor bare = last_logits();
+  model.attach(&adapters);
+  const Tensor attached = last_logits();
+  EXPECT_GT(relative_distance(attached.span(), bare.span()), 1e-2) << "the adapters must change something";
+  model.attach(nullptr);
+  adapters.merge(model);
+  expect_close(last_logits(), attached, "logits of the merged model");
+}
+
 TEST(Lora, StartsAtTheModelAsItIs) {
   GptStage model = load_huggingface(kModel);
   const Tensor tokens = random_ids(2, 7, model.config().vocab_size, 1);

@@ -119,23 +119,25 @@ void GptStage::decode_layers(const Tensor& logits, ActivationMemory& scratch, st
   const Tensor rstd = take_statistics({N});
 
   // Where each sequence has one token, no row's bits depend on the number of rows.
-  const auto linear = [&](const Tensor& y, const Tensor& x, const Tensor& w, const Tensor& b) {
-    T == 1 ? linear_decode(y, x, w, b) : linear_forward(y, x, w, b);
+  const auto layer = [&](const Tensor& y, const Tensor& x, std::size_t weight, std::size_t bias) {
+    T == 1 ? linear_decode(y, x, value(weight), value(bias))
+           : linear_forward(y, x, value(weight), value(bias));
+    if (adapter_) adapter_->forward(y, x, weight, {});
   };
   embedding(stream);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const BlockParameters& p = blocks_[i];
     layer_norm_forward(norm, mean, rstd, stream, value(p.norm1_weight), value(p.norm1_bias),
                        config_.layer_norm_eps);
-    linear(qkv, norm, value(p.qkv_weight), value(p.qkv_bias));
+    layer(qkv, norm, p.qkv_weight, p.qkv_bias);
     attention(i, context, lse, qkv);
-    linear(branch, context, value(p.out_weight), value(p.out_bias));
+    layer(branch, context, p.out_weight, p.out_bias);
     add(stream, stream, branch);
     layer_norm_forward(norm, mean, rstd, stream, value(p.norm2_weight), value(p.norm2_bias),
                        config_.layer_norm_eps);
-    linear(hidden, norm, value(p.up_weight), value(p.up_bias));
+    layer(hidden, norm, p.up_weight, p.up_bias);
     gelu_forward(hidden, hidden);
-    linear(branch, hidden, value(p.down_weight), value(p.down_bias));
+    layer(branch, hidden, p.down_weight, p.down_bias);
     add(stream, stream, branch);
   }
 
