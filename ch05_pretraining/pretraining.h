@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/model/config.h"
+#include "common/training/model_choice.h"
 #include "common/training/trainer.h"
 #include "common/training/training_data.h"
 
@@ -16,13 +17,9 @@ namespace llm::ch05 {
 
 namespace fs = std::filesystem;
 
-struct TrainCommand {
+struct TrainCommand : ModelChoice {
   fs::path data, out;
-  fs::path init_from;      // start from this model's weights; empty: from random ones
-  std::string model_name;  // "gpt2-124m" ...; empty: the sizes below
-  std::int64_t layers = 4, heads = 4, channels = 128, context = 128;
-  float dropout = 0;
-  bool bias = true;
+  fs::path init_from;            // start from this model's weights; empty: from random ones
   std::string samples = "auto";  // windows, documents, or auto: documents where all fit in the context
   TrainerOptions trainer;
   Placement placement;

@@ -28,20 +28,7 @@ GptStage make_model(const TrainCommand& command, std::int64_t vocabulary) {
           command.init_from.string(), model.config().vocab_size, command.data.string(), vocabulary);
     return model.placed(command.placement);
   }
-  GptConfig config;
-  if (command.model_name.empty()) {
-    config.layers = command.layers;
-    config.heads = command.heads;
-    config.channels = command.channels;
-    config.context = command.context;
-    config.bias = config.qkv_bias = command.bias;
-  } else {
-    config = gpt2_config(command.model_name);
-  }
-  config.vocab_size = vocabulary;
-  config.dropout = command.dropout;
-  validate(config);
-  GptStage model(config);
+  GptStage model(config_of(command, vocabulary));
   model.initialize(command.trainer.seed);
   return command.placement.device == Device::cpu ? std::move(model) : model.placed(command.placement);
 }

@@ -9,6 +9,7 @@
 
 #include "common/core/memory_meter.h"
 #include "common/parallel/parallel_trainer.h"
+#include "common/training/model_choice.h"
 #include "common/training/training_data.h"
 
 namespace llm::ch06 {
@@ -16,13 +17,9 @@ namespace llm::ch06 {
 namespace fs = std::filesystem;
 
 /// The same options as `ch05_pretraining train`, and the layout.
-struct TrainCommand {
+struct TrainCommand : ModelChoice {
   fs::path data, out;
-  fs::path init_from;      // start from this model's weights; empty: from random ones
-  std::string model_name;  // "gpt2-124m" ...; empty: the sizes below
-  std::int64_t layers = 4, heads = 4, channels = 128, context = 128;
-  float dropout = 0;
-  bool bias = true;
+  fs::path init_from;  // start from this model's weights; empty: from random ones
   std::string samples = "auto";
   TrainerOptions trainer;
   Placement placement;

@@ -20,22 +20,6 @@ namespace llm::ch06 {
 
 namespace {
 
-GptConfig config_of(const TrainCommand& command, std::int64_t vocabulary) {
-  GptConfig config;
-  if (command.model_name.empty()) {
-    config.layers = command.layers;
-    config.heads = command.heads;
-    config.channels = command.channels;
-    config.context = command.context;
-    config.bias = config.qkv_bias = command.bias;
-  } else {
-    config = gpt2_config(command.model_name);
-  }
-  config.vocab_size = vocabulary;
-  config.dropout = command.dropout;
-  return config;
-}
-
 /// `count` validation batches, 0: all, spread evenly over the text: windows, or whole documents.
 std::vector<Batch> validation_batches(const TrainingData& folder, SampleKind kind, std::int64_t context,
                                       std::int64_t rows, std::int64_t count) {
