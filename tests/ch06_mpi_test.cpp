@@ -1,27 +1,24 @@
 // Ranks as processes: what mpirun's ranks say, and how they end when one fails.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <cstdio>
 #include <filesystem>
 #include <future>
 #include <regex>
 #include <string>
 #include <vector>
 
+#include "tests/run_shell.h"
+
 namespace {
 
-struct Outcome {
-  int code = 0;
-  std::string output;  // stdout and stderr
+using llm::run_shell;
+using Outcome = llm::ShellOutcome;
 
-  /// The lines in which a rank speaks.
-  int messages() const {
-    const std::regex line("(^|\n)rank [0-9]: ");
-    return static_cast<int>(std::distance(std::sregex_iterator(output.begin(), output.end(), line), {}));
-  }
-};
+/// How many lines there are in which a rank speaks.
+int messages(const std::string& output) {
+  const std::regex line("(^|\n)rank [0-9]: ");
+  return static_cast<int>(std::distance(std::sregex_iterator(output.begin(), output.end(), line), {}));
+}
 
 /// Small messages wait for their receiver as large ones do, so that what could deadlock does.
 Outcome run_scene(const std::string& scene, const std::string& how = "", int ranks = 4) {
@@ -32,15 +29,8 @@ Outcome run_scene(const std::string& scene, const std::string& how = "", int ran
       "ASAN_OPTIONS=detect_leaks=0 LLM_DEADLINE=3 "
       "timeout -k 5 100 mpirun -n " +
       std::to_string(ranks) + " --map-by :OVERSUBSCRIBE --bind-to none " LLM_BIN_DIR "/../tests/mpi_ranks '" +
-      scene + "' " + how + " 2>&1";
-  FILE* pipe = popen(command.c_str(), "r");
-  Outcome outcome;
-  std::array<char, 4096> buffer;
-  while (const std::size_t n = fread(buffer.data(), 1, buffer.size(), pipe))
-    outcome.output.append(buffer.data(), n);
-  const int status = pclose(pipe);
-  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return outcome;
+      scene + "' " + how;
+  return run_shell(command);
 }
 
 class Mpi : public testing::Test {
@@ -52,14 +42,14 @@ class Mpi : public testing::Test {
 
 /// The run ends with `code`, and one rank says something with `sentence` in it.
 void expect_end(const Outcome& outcome, int code, const std::string& sentence) {
-  EXPECT_EQ(outcome.code, code) << outcome.output;
-  EXPECT_EQ(outcome.messages(), 1) << outcome.output;
+  EXPECT_EQ(outcome.exit_code, code) << outcome.output;
+  EXPECT_EQ(messages(outcome.output), 1) << outcome.output;
   EXPECT_TRUE(std::regex_search(outcome.output, std::regex(sentence))) << outcome.output;
 }
 
 /// The ranks found nothing to complain about. (mpirun may say something too.)
 void expect_success(const Outcome& outcome) {
-  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.output;
   EXPECT_NE(outcome.output.find("all as it should be\n"), std::string::npos) << outcome.output;
 }
 

@@ -5,9 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
@@ -16,27 +14,12 @@
 #include "common/core/file.h"
 #include "common/text/documents_folder.h"
 #include "common/tokenizer/token_folder.h"
+#include "tests/run_shell.h"
 
 namespace llm {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Outcome {
-  int code = 0;
-  std::string output;  // stdout and stderr
-};
-
-Outcome shell(const std::string& command) {
-  FILE* pipe = popen((command + " 2>&1").c_str(), "r");
-  Outcome outcome;
-  std::array<char, 4096> buffer;
-  while (const std::size_t n = fread(buffer.data(), 1, buffer.size(), pipe))
-    outcome.output.append(buffer.data(), n);
-  const int status = pclose(pipe);
-  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return outcome;
-}
 
 class Train : public testing::Test {
  protected:
@@ -75,41 +58,43 @@ class Train : public testing::Test {
 };
 
 TEST_F(Train, ThreadsAndProcessesWriteTheSameModel) {
-  const Outcome threads = shell(program(root_ / "threads", "--steps 6 --ranks 4 --pp 2 --tp 2"));
-  ASSERT_EQ(threads.code, 0) << threads.output;
+  const ShellOutcome threads = run_shell(program(root_ / "threads", "--steps 6 --ranks 4 --pp 2 --tp 2"));
+  ASSERT_EQ(threads.exit_code, 0) << threads.output;
   if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
-  const Outcome processes = shell(mpirun(4) + program(root_ / "processes", "--steps 6 --pp 2 --tp 2"));
-  ASSERT_EQ(processes.code, 0) << processes.output;
+  const ShellOutcome processes =
+      run_shell(mpirun(4) + program(root_ / "processes", "--steps 6 --pp 2 --tp 2"));
+  ASSERT_EQ(processes.exit_code, 0) << processes.output;
   EXPECT_EQ(weights(root_ / "threads"), weights(root_ / "processes"));
 }
 
 TEST_F(Train, GoesOnUnderAnotherLayout) {
-  ASSERT_EQ(shell(program(root_ / "straight", "--steps 6 --ranks 1")).code, 0);
+  ASSERT_EQ(run_shell(program(root_ / "straight", "--steps 6 --ranks 1")).exit_code, 0);
   const fs::path out = root_ / "layouts";
-  ASSERT_EQ(shell(program(out, "--steps 6 --save-every 3 --ranks 2 --pp 2")).code, 0);
-  const Outcome again = shell(program(out, "--steps 6 --ranks 4 --tp 2 --zero 3 --resume"));
-  EXPECT_EQ(again.code, 0) << again.output;
+  ASSERT_EQ(run_shell(program(out, "--steps 6 --save-every 3 --ranks 2 --pp 2")).exit_code, 0);
+  const ShellOutcome again = run_shell(program(out, "--steps 6 --ranks 4 --tp 2 --zero 3 --resume"));
+  EXPECT_EQ(again.exit_code, 0) << again.output;
   EXPECT_NE(again.output.find("Going on after step 6"), std::string::npos) << again.output;
   EXPECT_EQ(weights(root_ / "straight"), weights(out));  // a pipeline changes no bit, nor does resuming
-  const Outcome other = shell(program(out, "--steps 6 --ranks 2 --lr 0.5 --resume"));
-  EXPECT_EQ(other.code, 1);
+  const ShellOutcome other = run_shell(program(out, "--steps 6 --ranks 2 --lr 0.5 --resume"));
+  EXPECT_EQ(other.exit_code, 1);
   EXPECT_NE(other.output.find("resume with the same settings"), std::string::npos) << other.output;
 }
 
 TEST_F(Train, SaysWhatDoesNotGoTogether) {
   for (const char* options : {"--ranks 3 --pp 2", "--ranks 8", "--ranks 2 --pp 2 --zero 2",
                               "--ranks 5 --pp 5", "--ranks 2 --schedule fast", "--ranks 2 --chunks 2"}) {
-    const Outcome outcome = shell(program(root_ / "never", options));
-    EXPECT_EQ(outcome.code, 2) << options << "\n" << outcome.output;
+    const ShellOutcome outcome = run_shell(program(root_ / "never", options));
+    EXPECT_EQ(outcome.exit_code, 2) << options << "\n" << outcome.output;
   }
   EXPECT_FALSE(fs::exists(root_ / "never" / "model.safetensors"));
 }
 
 TEST_F(Train, AFullDiskEndsAllRanksWithOneSentence) {
   // 8 blocks of 1024 bytes are fewer than a shard takes.
-  const Outcome outcome = shell("bash -c 'ulimit -f 8; exec " +
-                                program(root_ / "full", "--steps 4 --save-every 1 --ranks 4 --zero 1'"));
-  EXPECT_EQ(outcome.code, 1) << outcome.output;
+  const ShellOutcome outcome =
+      run_shell("bash -c 'ulimit -f 8; exec " +
+                program(root_ / "full", "--steps 4 --save-every 1 --ranks 4 --zero 1'"));
+  EXPECT_EQ(outcome.exit_code, 1) << outcome.output;
   EXPECT_NE(outcome.output.find("rank "), std::string::npos) << outcome.output;
   EXPECT_FALSE(fs::exists(root_ / "full" / "checkpoint" / "manifest.json"));
 }
@@ -138,10 +123,10 @@ pid_t process_of(const fs::path& out, int rank) {
 TEST_F(Train, AKilledRankEndsAllAndFewerRanksGoOn) {
   if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
   const fs::path out = root_ / "killed";
-  Outcome outcome;
+  ShellOutcome outcome;
   std::thread run([&] {
-    outcome =
-        shell(mpirun(4) + program(out, "--steps 100000 --save-every 2 --eval-every 100000 --pp 2 --zero 1"));
+    outcome = run_shell(mpirun(4) +
+                        program(out, "--steps 100000 --save-every 2 --eval-every 100000 --pp 2 --zero 1"));
   });
   const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(120);
   while (!fs::exists(out / "checkpoint" / "manifest.json") && std::chrono::steady_clock::now() < give_up)
@@ -150,10 +135,10 @@ TEST_F(Train, AKilledRankEndsAllAndFewerRanksGoOn) {
   EXPECT_GT(victim, 0);
   if (victim > 0) kill(victim, SIGKILL);
   run.join();
-  EXPECT_NE(outcome.code, 0) << outcome.output;
-  const Outcome rest =
-      shell("timeout -s INT 6 " +
-            program(out, "--steps 100000 --save-every 100000 --eval-every 100000 --ranks 2 --resume"));
+  EXPECT_NE(outcome.exit_code, 0) << outcome.output;
+  const ShellOutcome rest =
+      run_shell("timeout -s INT 6 " +
+                program(out, "--steps 100000 --save-every 100000 --eval-every 100000 --ranks 2 --resume"));
   EXPECT_NE(rest.output.find("Going on after step"), std::string::npos) << rest.output;
   EXPECT_NE(rest.output.find("its checkpoint is saved, go on with --resume"), std::string::npos)
       << rest.output;

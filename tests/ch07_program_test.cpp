@@ -1,10 +1,8 @@
 // The program as a person meets it: a small model through every command, and input that is wrong.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 #include <string>
 
@@ -13,16 +11,12 @@
 #include "common/model/huggingface.h"
 #include "common/text/documents_folder.h"
 #include "common/tokenizer/token_folder.h"
+#include "tests/run_shell.h"
 
 namespace llm {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Outcome {
-  int exit_code = -1;
-  std::string output;
-};
 
 class Finetuning : public testing::Test {
  protected:
@@ -48,16 +42,8 @@ class Finetuning : public testing::Test {
   }
   static void TearDownTestSuite() { fs::remove_all(root_); }
 
-  static Outcome run(const std::string& arguments) {
-    const std::string command = std::string(LLM_BIN_DIR) + "/ch07_finetuning " + arguments + " 2>&1";
-    std::FILE* pipe = popen(command.c_str(), "r");
-    Outcome outcome;
-    char buffer[4096];
-    for (std::size_t n = 0; (n = fread(buffer, 1, sizeof buffer, pipe)) > 0;)
-      outcome.output.append(buffer, n);
-    const int status = pclose(pipe);
-    outcome.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    return outcome;
+  static ShellOutcome run(const std::string& arguments) {
+    return run_shell(std::string(LLM_BIN_DIR) + "/ch07_finetuning " + arguments);
   }
   static std::string at(const std::string& name) { return (root_ / name).string(); }
   static std::string from_base(const std::string& out) {
@@ -68,7 +54,7 @@ class Finetuning : public testing::Test {
 
 TEST_F(Finetuning, ClassifiesAndSaysHow) {
   for (const std::string part : {"head", "lora"}) {
-    const Outcome o = run("classify " + from_base("classifier") + "--stories 60 --train " + part);
+    const ShellOutcome o = run("classify " + from_base("classifier") + "--stories 60 --train " + part);
     ASSERT_EQ(o.exit_code, 0) << o.output;
     EXPECT_NE(o.output.find("precision"), std::string::npos) << o.output;
     for (const char* file : {"model.safetensors", "score.safetensors", "confusion.svg", "loss.svg"})
@@ -81,7 +67,7 @@ TEST_F(Finetuning, KeepsTheTestsTextsOutOfPretraining) {
   for (int i = 0; i < 40; ++i)
     lines += (i % 4 == 0 ? "spam\ttext " : "ham\ttext ") + std::to_string(i) + "\n";
   write_file(root_ / "lines.tsv", lines);
-  const Outcome o = run("texts --data " + at("lines.tsv") + " --out " + at("texts.jsonl"));
+  const ShellOutcome o = run("texts --data " + at("lines.tsv") + " --out " + at("texts.jsonl"));
   ASSERT_EQ(o.exit_code, 0) << o.output;
   // 10 of each class are split 14 / 2 / 4.
   const std::string written = read_file(root_ / "texts.jsonl");
@@ -89,9 +75,10 @@ TEST_F(Finetuning, KeepsTheTestsTextsOutOfPretraining) {
 }
 
 TEST_F(Finetuning, TeachesWithAdaptersAndMergesThem) {
-  const Outcome o = run("instruct " + from_base("instruct") + "--questions 20 --held-out 4 --lora 2 --pack");
+  const ShellOutcome o =
+      run("instruct " + from_base("instruct") + "--questions 20 --held-out 4 --lora 2 --pack");
   ASSERT_EQ(o.exit_code, 0) << o.output;
-  const Outcome m =
+  const ShellOutcome m =
       run("merge --model " + at("base") + " --adapter " + at("instruct/adapter") + " --out " + at("merged"));
   ASSERT_EQ(m.exit_code, 0) << m.output;
   EXPECT_EQ(read_file(root_ / "merged" / "model.safetensors"),
@@ -100,20 +87,20 @@ TEST_F(Finetuning, TeachesWithAdaptersAndMergesThem) {
 }
 
 TEST_F(Finetuning, LearnsPreferencesAndRewards) {
-  const Outcome d = run("dpo " + from_base("dpo") + "--pairs 8 --held-out 4");
+  const ShellOutcome d = run("dpo " + from_base("dpo") + "--pairs 8 --held-out 4");
   ASSERT_EQ(d.exit_code, 0) << d.output;
   EXPECT_NE(d.output.find("loss 0.6931, margin 0.000"), std::string::npos)
       << "before the first step policy and reference are one\n"
       << d.output;
-  const Outcome g = run("grpo " + from_base("grpo") + "--group 2 --held-out 4");
+  const ShellOutcome g = run("grpo " + from_base("grpo") + "--group 2 --held-out 4");
   ASSERT_EQ(g.exit_code, 0) << g.output;
 }
 
 TEST_F(Finetuning, Evaluates) {
   write_file(root_ / "choices.jsonl", "{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"gold\": 1}\n");
   write_file(root_ / "text.txt", "Some words.");
-  const Outcome o = run("evaluate --model " + at("base") + " --choices " + at("choices.jsonl") + " --text " +
-                        at("text.txt") + " --questions 3");
+  const ShellOutcome o = run("evaluate --model " + at("base") + " --choices " + at("choices.jsonl") +
+                             " --text " + at("text.txt") + " --questions 3");
   ASSERT_EQ(o.exit_code, 0) << o.output;
   for (const char* word : {"acc_norm", "bits per byte", "exact"})
     EXPECT_NE(o.output.find(word), std::string::npos) << o.output;
@@ -121,7 +108,7 @@ TEST_F(Finetuning, Evaluates) {
 
 TEST_F(Finetuning, RefusesInOneSentence) {
   const auto fails = [&](int code, const std::string& arguments, const std::string& says) {
-    const Outcome o = run(arguments);
+    const ShellOutcome o = run(arguments);
     EXPECT_EQ(o.exit_code, code) << arguments << "\n" << o.output;
     EXPECT_NE(o.output.find(says), std::string::npos) << arguments << "\n" << o.output;
   };
