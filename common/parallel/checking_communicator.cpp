@@ -128,14 +128,6 @@ class CheckingCommunicator final : public Communicator {
     state->data = inner_->broadcast(x, root);
     return Work(std::move(state));
   }
-  Work send(const Tensor& x, int to) override {
-    const Transfer transfer{Transfer::Kind::send, x, to};
-    return exchange({&transfer, 1});
-  }
-  Work recv(const Tensor& x, int from) override {
-    const Transfer transfer{Transfer::Kind::recv, x, from};
-    return exchange({&transfer, 1});
-  }
   Work exchange(std::span<const Transfer> transfers) override;
   void barrier() override {
     Work(collective({.kind = Kind::barrier})).wait();

@@ -42,4 +42,14 @@ bool Work::done() {
   return state_ == nullptr || state_->done();
 }
 
+Work Communicator::send(const Tensor& x, int to) {
+  const Transfer transfer{Transfer::Kind::send, x, to};
+  return exchange({&transfer, 1});
+}
+
+Work Communicator::recv(const Tensor& x, int from) {
+  const Transfer transfer{Transfer::Kind::recv, x, from};
+  return exchange({&transfer, 1});
+}
+
 }  // namespace llm

@@ -89,8 +89,9 @@ class Communicator {
   virtual Work all_gather(const Tensor& all, const Tensor& part) = 0;
   virtual Work broadcast(const Tensor& x, int root) = 0;
   /// Point to point; messages between two ranks arrive in order. A send may wait for its recv.
-  virtual Work send(const Tensor& x, int to) = 0;
-  virtual Work recv(const Tensor& x, int from) = 0;
+  /// Unless a backend knows better they are exchanges of one.
+  virtual Work send(const Tensor& x, int to);
+  virtual Work recv(const Tensor& x, int from);
   /// All of them at once: no order among them can deadlock.
   virtual Work exchange(std::span<const Transfer> transfers) = 0;
   virtual void barrier() = 0;

@@ -52,14 +52,6 @@ class MpiCommunicator final : public Communicator {
   Work reduce_scatter(const Tensor& part, const Tensor& x) override;
   Work all_gather(const Tensor& all, const Tensor& part) override;
   Work broadcast(const Tensor& x, int root) override;
-  Work send(const Tensor& x, int to) override {
-    const Transfer transfer{Transfer::Kind::send, x, to};
-    return exchange({&transfer, 1});
-  }
-  Work recv(const Tensor& x, int from) override {
-    const Transfer transfer{Transfer::Kind::recv, x, from};
-    return exchange({&transfer, 1});
-  }
   Work exchange(std::span<const Transfer> transfers) override;
   void barrier() override;
   std::unique_ptr<Communicator> split(int colour, int key, std::string name) override;

@@ -246,14 +246,6 @@ class NcclCommunicator final : public Communicator {
       return ncclBroadcast(x.raw(), x.raw(), count_of(x), nccl_type(x.dtype()), root, comm_, run_->stream);
     });
   }
-  Work send(const Tensor& x, int to) override {
-    const Transfer transfer{Transfer::Kind::send, x, to};
-    return exchange({&transfer, 1});
-  }
-  Work recv(const Tensor& x, int from) override {
-    const Transfer transfer{Transfer::Kind::recv, x, from};
-    return exchange({&transfer, 1});
-  }
   Work exchange(std::span<const Transfer> transfers) override;
   void barrier() override;
   std::unique_ptr<Communicator> split(int colour, int key, std::string name) override;

@@ -391,14 +391,6 @@ class ThreadsCommunicator final : public Communicator {
   Work broadcast(const Tensor& x, int root) override {
     return collective(broadcast_operation(x, root, size()), x, x);
   }
-  Work send(const Tensor& x, int to) override {
-    const Transfer transfer{Transfer::Kind::send, x, to};
-    return exchange({&transfer, 1});
-  }
-  Work recv(const Tensor& x, int from) override {
-    const Transfer transfer{Transfer::Kind::recv, x, from};
-    return exchange({&transfer, 1});
-  }
   Work exchange(std::span<const Transfer> transfers) override {
     auto state = std::make_unique<MessagesState>(group_, rank_, name_);
     for (const auto& [kind, tensor, peer] : transfers) {
