@@ -138,13 +138,7 @@ void ShardedStage::after_head(bool training) {
 
 void ShardedStage::update(double learning_rate, double gradient_scale) {
   ++steps_taken;
-  AdamWStep step;
-  step.learning_rate = static_cast<float>(learning_rate);
-  step.beta1 = options_.beta1;
-  step.beta2 = options_.beta2;
-  step.eps = options_.eps;
-  step.step = steps_taken;
-  step.gradient_scale = static_cast<float>(gradient_scale);
+  AdamWStep step = adamw_step(options_, steps_taken, learning_rate, gradient_scale);
   for (const OwnedRange& range : partition_.owned) {
     const Tensor values = owned_values(range), gradients = owned_gradients(range);
     if (kind_ == OptimizerKind::sgd) {

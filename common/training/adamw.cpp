@@ -35,6 +35,18 @@ std::vector<DecayRange> decay_ranges(const ParameterStore& parameters) {
   return ranges;
 }
 
+AdamWStep adamw_step(const AdamWOptions& options, std::int64_t step, double learning_rate,
+                     double gradient_scale) {
+  AdamWStep update;
+  update.learning_rate = static_cast<float>(learning_rate);
+  update.beta1 = options.beta1;
+  update.beta2 = options.beta2;
+  update.eps = options.eps;
+  update.step = step;
+  update.gradient_scale = static_cast<float>(gradient_scale);
+  return update;
+}
+
 AdamW::AdamW(const ParameterStore& parameters, const AdamWOptions& options)
     : first_moment(Shape{parameters.count()}, DType::f32, parameters.values().device()),
       second_moment(Shape{parameters.count()}, DType::f32, parameters.values().device()),
@@ -48,13 +60,7 @@ AdamW::AdamW(const ParameterStore& parameters, const AdamWOptions& options)
 
 void AdamW::step(double learning_rate, double gradient_scale) {
   ++steps_taken;
-  AdamWStep update;
-  update.learning_rate = static_cast<float>(learning_rate);
-  update.beta1 = options_.beta1;
-  update.beta2 = options_.beta2;
-  update.eps = options_.eps;
-  update.step = steps_taken;
-  update.gradient_scale = static_cast<float>(gradient_scale);
+  AdamWStep update = adamw_step(options_, steps_taken, learning_rate, gradient_scale);
   for (const DecayRange& range : ranges_) {
     update.weight_decay = range.decay ? options_.weight_decay : 0;
     const Shape shape{range.end - range.begin};

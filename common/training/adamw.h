@@ -10,6 +10,7 @@
 
 #include "common/core/tensor.h"
 #include "common/model/parameter_store.h"
+#include "common/ops/ops.h"
 
 namespace llm {
 
@@ -22,6 +23,11 @@ struct AdamWOptions {
 
 /// UsageError unless 0 <= beta < 1, eps > 0 and weight decay >= 0.
 void validate(const AdamWOptions& options);
+
+/// Update number `step` (from 1) with these options; of parameters that do not decay until `weight_decay` is
+/// set.
+AdamWStep adamw_step(const AdamWOptions& options, std::int64_t step, double learning_rate,
+                     double gradient_scale);
 
 /// A stretch of the flat buffers whose parameters all decay, or all do not.
 struct DecayRange {
