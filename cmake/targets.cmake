@@ -8,8 +8,9 @@ target_compile_options(llm_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow>
   $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${LLM_WERROR}>>:-Werror>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  # g++ 12 sees overlapping copies in std::string where there are none (GCC bug 105329).
-  target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
+  # g++ 12 sees overlapping and too long copies in std::string where there are none (GCC bug 105329); the second only
+  # when its header is precompiled.
+  target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict;-Wno-stringop-overflow>)
 endif()
 if(LLM_CUDA)
   target_compile_definitions(llm_flags INTERFACE LLM_CUDA=1)
@@ -38,6 +39,12 @@ if(LLM_SANITIZE)
   endif()
 endif()
 
+# Headers that nearly every file includes, parsed once instead of each time: a third of the time of a build. Targets with
+# the same options share the result (REUSE_FROM). A file still includes what it uses; that it does is seen by a build with
+# -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON.
+set(llm_headers <algorithm> <array> <chrono> <cmath> <cstdint> <filesystem> <fstream> <functional> <map> <memory> <mutex>
+                <optional> <set> <span> <string> <string_view> <thread> <unordered_map> <utility> <vector> <fmt/format.h>)
+
 # llm_library(ops DEPENDS llm_core Eigen3::Eigen): all .cpp files of common/ops as the library llm_ops.
 # What stands behind DEPENDS is all it may include; a wrong include does not link.
 function(llm_library name)
@@ -46,6 +53,11 @@ function(llm_library name)
   if(sources)
     add_library(llm_${name} STATIC ${sources})
     target_link_libraries(llm_${name} PUBLIC llm_flags ${arg_DEPENDS})
+    if(name STREQUAL "core" OR name STREQUAL "ops")  # the latter has options of its own
+      target_precompile_headers(llm_${name} PRIVATE ${llm_headers})
+    else()
+      target_precompile_headers(llm_${name} REUSE_FROM llm_core)
+    endif()
   else()  # headers only
     add_library(llm_${name} INTERFACE)
     target_link_libraries(llm_${name} INTERFACE llm_flags ${arg_DEPENDS})
@@ -74,6 +86,7 @@ function(llm_device_sources target)
     set(checked $<BOOL:$<TARGET_PROPERTY:LLM_CHECKED>>)
     set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES
       LANGUAGE CXX
+      SKIP_PRECOMPILE_HEADERS ON  # nvcc and the checked build have none
       COMPILE_OPTIONS "-Wno-unknown-pragmas;-fstack-clash-protection;$<${checked}:${llm_checked_options}>")
   endif()
 endfunction()
@@ -89,6 +102,7 @@ function(llm_chapter name)
   endif()
   add_executable(${name} ${sources})
   target_link_libraries(${name} PRIVATE llm_all)
+  target_precompile_headers(${name} REUSE_FROM llm_core)
   file(GLOB kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/walk_*.cu)
   if(kernels)
     llm_device_sources(${name} ${kernels})
@@ -105,6 +119,7 @@ function(llm_chapter name)
   if(benches)
     add_executable(${name}_bench ${benches})
     target_link_libraries(${name}_bench PRIVATE llm_all benchmark::benchmark_main)
+    target_precompile_headers(${name}_bench REUSE_FROM llm_core)
     list(APPEND programs ${name}_bench)
   endif()
   set_target_properties(${programs} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
