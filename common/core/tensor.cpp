@@ -56,9 +56,11 @@ std::shared_ptr<std::byte[]> allocate(std::size_t bytes, Device device, bool zer
 std::int64_t element_count(const Shape& shape) {
   std::int64_t count = 1;
   for (const std::int64_t size : shape) {
-    check(size >= 0, "a shape cannot have a negative size: {}", to_string(shape));
-    check(!__builtin_mul_overflow(count, size, &count) && count < (std::int64_t{1} << 46),
-          "a tensor of shape {} is too large", to_string(shape));
+    // No `check`, here and below: its text would be made whether it is needed or not, for every view.
+    if (size < 0) [[unlikely]]
+      fail("a shape cannot have a negative size: {}", to_string(shape));
+    if (__builtin_mul_overflow(count, size, &count) || count >= (std::int64_t{1} << 46)) [[unlikely]]
+      fail("a tensor of shape {} is too large", to_string(shape));
   }
   return count;
 }
@@ -103,7 +105,8 @@ Tensor Tensor::from(std::span<const std::int32_t> values, Shape shape) {
 
 std::int64_t Tensor::dim(int i) const {
   const int index = i < 0 ? i + rank() : i;
-  check(index >= 0 && index < rank(), "a tensor of shape {} has no dimension {}", to_string(shape_), i);
+  if (index < 0 || index >= rank()) [[unlikely]]
+    fail("a tensor of shape {} has no dimension {}", to_string(shape_), i);
   return shape_[static_cast<std::size_t>(index)];
 }
 
@@ -112,16 +115,16 @@ void Tensor::wrong_dtype(DType asked) const {
 }
 
 Tensor Tensor::view(Shape shape) const {
-  check(element_count(shape) == numel_, "a tensor of shape {} cannot be viewed as {}", to_string(shape_),
-        to_string(shape));
+  if (element_count(shape) != numel_) [[unlikely]]
+    fail("a tensor of shape {} cannot be viewed as {}", to_string(shape_), to_string(shape));
   Tensor t = *this;
   t.shape_ = std::move(shape);
   return t;
 }
 
 Tensor Tensor::slice(std::int64_t begin, std::int64_t end) const {
-  check(rank() >= 1 && begin >= 0 && begin <= end && end <= shape_[0],
-        "rows {} to {} are not within shape {}", begin, end, to_string(shape_));
+  if (rank() < 1 || begin < 0 || begin > end || end > shape_[0]) [[unlikely]]
+    fail("rows {} to {} are not within shape {}", begin, end, to_string(shape_));
   const std::int64_t row = shape_[0] == 0 ? 0 : numel_ / shape_[0];
   Shape shape = shape_;
   shape[0] = end - begin;
@@ -153,8 +156,9 @@ Tensor Tensor::to(Device device) const {
 }
 
 void Tensor::copy_from(const Tensor& source) const {
-  check(source.numel() == numel_ && source.dtype() == dtype_, "cannot copy {} {} into {} {}",
-        name(source.dtype()), to_string(source.shape()), name(dtype_), to_string(shape_));
+  if (source.numel() != numel_ || source.dtype() != dtype_) [[unlikely]]
+    fail("cannot copy {} {} into {} {}", name(source.dtype()), to_string(source.shape()), name(dtype_),
+         to_string(shape_));
   if (numel_ == 0) return;
   if (device_ == Device::cpu && source.device_ == Device::cpu)
     std::memcpy(raw(), source.raw(), bytes());
