@@ -11,6 +11,7 @@
 #include "common/cli/progress.h"
 #include "common/core/error.h"
 #include "common/model/huggingface.h"
+#include "common/parallel/agreement.h"
 #include "common/parallel/launch.h"
 #include "common/parallel/planner/plan.h"
 #include "common/parallel/sharded_checkpoint.h"
@@ -62,6 +63,14 @@ class Run {
       : command_(command), folder_(folder), world_(world), leads_(world.rank() == 0) {}
 
   void run() {
+    // What the trainer does not know of, and ranks would part ways over.
+    check_agreement(world_, {{"--data", folder_.identity()},
+                             {"--out", command_.out.string()},
+                             {"--init-from", command_.init_from.string()},
+                             {"--resume", command_.resume ? "yes" : "no"},
+                             {"--save-every", fmt::format("{}", command_.save_every)},
+                             {"--eval-every", fmt::format("{}", command_.eval_every)},
+                             {"--eval-batches", fmt::format("{}", command_.eval_batches)}});
     std::optional<GptStage> given;
     if (!command_.init_from.empty()) given.emplace(load_huggingface(command_.init_from));
     const std::int64_t vocabulary = folder_.tokenizer->vocab_size();

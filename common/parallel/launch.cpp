@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <sstream>
+#include <string>
+#include <vector>
 
 #include "common/parallel/mpi_communicator.h"
 #include "common/parallel/nccl_communicator.h"
@@ -71,12 +74,18 @@ int rank_under_mpirun() {
 }
 
 void choose_gpu_under_mpirun() {
-  if (ranks_started_by_mpirun() == 0 || std::getenv("CUDA_VISIBLE_DEVICES") != nullptr) return;
+  if (ranks_started_by_mpirun() == 0) return;
   const int local = number_in_environment({"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"});
-  int gpus = 0;
-  while (std::filesystem::exists(fmt::format("/dev/nvidia{}", gpus))) ++gpus;
-  if (local < 0 || gpus < 2) return;
-  setenv("CUDA_VISIBLE_DEVICES", fmt::format("{}", local % gpus).c_str(), 1);
+  std::vector<std::string> gpus;
+  if (const char* given = std::getenv("CUDA_VISIBLE_DEVICES")) {  // by a scheduler: those of the job
+    std::istringstream list(given);
+    for (std::string gpu; std::getline(list, gpu, ',');) gpus.push_back(gpu);
+  } else {
+    while (std::filesystem::exists(fmt::format("/dev/nvidia{}", gpus.size())))
+      gpus.push_back(fmt::format("{}", gpus.size()));
+  }
+  if (local < 0 || gpus.size() < 2) return;
+  setenv("CUDA_VISIBLE_DEVICES", gpus[static_cast<std::size_t>(local) % gpus.size()].c_str(), 1);
 }
 
 void run_world(const WorldOptions& options, const std::function<void(Communicator&)>& body) {

@@ -29,8 +29,9 @@ int ranks_started_by_mpirun();
 /// The rank of this process among them; 0 when started alone. What only one should print, rank 0 prints.
 int rank_under_mpirun();
 
-/// Under mpirun: lets this process see one of the machine's GPUs, by its rank on the machine, unless
-/// CUDA_VISIBLE_DEVICES is set. To be called first in main(), before anything looks for a GPU.
+/// Under mpirun: lets this process see one GPU, by its rank on the machine: one of those in
+/// CUDA_VISIBLE_DEVICES or, if that is not set, of all. To be called first in main(), before anything looks
+/// for a GPU.
 void choose_gpu_under_mpirun();
 
 }  // namespace llm

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "common/core/error.h"
+#include "common/parallel/agreement.h"
 #include "common/parallel/tensor_parallel_group.h"
 
 namespace llm {
@@ -42,6 +43,12 @@ const ParallelOptions& validated(const ParallelOptions& o, const GptConfig& conf
   return o;
 }
 
+/// Before there is a grid: a rank with another layout would look for its neighbours elsewhere.
+Communicator& agreed(Communicator& world, const std::map<std::string, std::string>& asked) {
+  check_agreement(world, asked);
+  return world;
+}
+
 }  // namespace
 
 ParallelTrainer::ParallelTrainer(Communicator& world, const GptConfig& config, const Placement& placement,
@@ -51,7 +58,7 @@ ParallelTrainer::ParallelTrainer(Communicator& world, const GptConfig& config, c
       run_(run),
       options_(validated(options, config, run)),
       placement_(placement),
-      grid_(world, options.layout),
+      grid_(agreed(world, arguments(tokens)), options.layout),
       sampler_(tokens, run.samples, separator, config.context, run.batch, run.accumulate, run.seed) {
   const int pp = options.layout.pp;
   PipelineSchedule schedule = make_schedule(
@@ -83,6 +90,19 @@ ParallelTrainer::ParallelTrainer(Communicator& world, const GptConfig& config, c
     chunks.push_back(stages_.back().get());
   }
   runner_ = std::make_unique<PipelineRunner>(chunks, std::move(schedule), *grid_.pp);
+}
+
+std::map<std::string, std::string> ParallelTrainer::arguments(const TokenView& tokens) const {
+  const auto text = [](auto value) { return fmt::format("{}", value); };
+  std::map<std::string, std::string> all = settings();
+  all.insert({{"layout", to_string(options_.layout)},
+              {"ZeRO stage", text(options_.zero)},
+              {"pipeline schedule", std::string(pipeline_kind_name(options_.schedule))},
+              {"chunks", text(options_.chunks)},
+              {"sequence parallel", text(options_.sequence_parallel)},
+              {"recompute", text(options_.recompute)},
+              {"training tokens", text(tokens.size())}});
+  return all;
 }
 
 void ParallelTrainer::initialize(std::uint64_t seed) {

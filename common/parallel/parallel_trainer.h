@@ -37,8 +37,8 @@ void validate(const ParallelOptions& options, const GptConfig& config, const Tra
 
 class ParallelTrainer {
  public:
-  /// All ranks of `world` make one together, with the same arguments. `world` and the memory behind `tokens`
-  /// must outlive it.
+  /// All ranks of `world` make one together, with the same arguments; UsageError on all of them if one has
+  /// others. `world` and the memory behind `tokens` must outlive it.
   ParallelTrainer(Communicator& world, const GptConfig& config, const Placement& placement,
                   const TokenView& tokens, std::int32_t separator, const TrainerOptions& run,
                   const ParallelOptions& options);
@@ -79,6 +79,8 @@ class ParallelTrainer {
   void resume(const std::filesystem::path& folder, const std::map<std::string, std::string>& extra = {});
 
  private:
+  /// What all ranks must have been given alike.
+  std::map<std::string, std::string> arguments(const TokenView& tokens) const;
   /// Sums over all ranks, to the last bit the same everywhere: `losses` are this rank's contributions.
   struct Totals {
     std::vector<double> losses;
