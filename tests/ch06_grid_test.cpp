@@ -3,7 +3,7 @@
 
 #include "common/parallel/step_traffic.h"
 #include "common/parallel/wrappers.h"
-#include "tests/ch06_parallel_helpers.h"
+#include "tests/ch06_layouts.h"
 
 namespace llm {
 namespace {
@@ -23,54 +23,12 @@ TEST(Grid, TensorParallelRanksAreNeighbours) {
   EXPECT_THROW(validate(Layout{.pp = 0, .dp = 2, .tp = 1}, 0), UsageError);
 }
 
-/// Every way to write 8 as pp x dp x tp, with each ZeRO stage that goes with it; tp at most the 4 heads.
-std::vector<ParallelOptions> layouts_of(int ranks) {
-  std::vector<ParallelOptions> all;
-  for (int pp = 1; pp <= ranks; ++pp)
-    for (int dp = 1; pp * dp <= ranks; ++dp) {
-      const int tp = ranks / (pp * dp);
-      if (pp * dp * tp != ranks || tp > 4) continue;
-      for (int zero = 0; zero <= (pp > 1 ? 1 : 3); ++zero) all.push_back(layout(pp, dp, tp, zero));
-    }
-  return all;
-}
-
-TestRun grid_setup() {
-  TestRun r;
-  r.config.layers = 8;
-  r.config.channels = 16;
-  r.config.context = 8;
-  r.trainer = tiny_run(8, 20);
-  r.trainer.batch = 1;
-  return r;
-}
-
-// Layouts with the same number of data-parallel and tensor-parallel ranks sum in the same order, so they have
-// the same bits, but for how zero 2 and 3 add up several micro-batches.
 TEST(Grid, EveryLayoutOfEightRanksComputesTheSame) {
-  TestRun r = grid_setup();
-  const Outcome alone = run(r);
-  std::map<std::tuple<int, int, bool>, Outcome> same;
-  const auto layouts = layouts_of(8);
-  EXPECT_GE(layouts.size(), 20u);
-  for (const ParallelOptions& o : layouts) {
-    r.parallel = o;
-    const std::string name = fmt::format("{}, zero {}", to_string(o.layout), o.zero);
-    Outcome outcome = run(r);
-    expect_close(alone, outcome, name);
-    const bool ranks_first = o.zero >= 2 && o.layout.dp < 8;
-    const std::tuple key(o.layout.dp, o.layout.tp, ranks_first);
-    if (const auto other = same.find(key); other != same.end())
-      expect_same_bits(other->second, outcome, name);
-    else
-      same.emplace(key, std::move(outcome));
-  }
+  expect_the_same_under_every_layout(grid_setup(), 8, [](const TestRun& r) { return run(r); });
 }
 
 TEST(Grid, SequenceParallelismAndRecomputationGoWithEverything) {
-  TestRun r = grid_setup();
-  r.steps = 6;
-  r.trainer.schedule.steps = 6;
+  TestRun r = grid_setup(std::min<std::int64_t>(6, kSteps));
   const Outcome alone = run(r);
   for (ParallelOptions o : {layout(1, 1, 2), layout(2, 2, 2), layout(1, 2, 2, 1), layout(1, 2, 2, 2),
                             layout(1, 2, 2, 3), layout(2, 1, 4)}) {
@@ -85,8 +43,7 @@ TEST(Grid, SequenceParallelismAndRecomputationGoWithEverything) {
 }
 
 TEST(Grid, InterleavedWithTheOtherTwo) {
-  TestRun r = grid_setup();
-  r.steps = 6;
+  TestRun r = grid_setup(std::min<std::int64_t>(6, kSteps));
   r.parallel = layout(1, 2, 2);
   const Outcome without = run(r);
   r.parallel = layout(2, 2, 2, 1);

@@ -27,7 +27,7 @@ Outcome run_scene(const std::string& scene, const std::string& how = "", int ran
       "OMPI_MCA_btl_vader_eager_limit=64 OMPI_MCA_btl=self,vader "
       "OMPI_MCA_btl_vader_single_copy_mechanism=none "
       "ASAN_OPTIONS=detect_leaks=0 LLM_DEADLINE=3 "
-      "timeout -k 5 100 mpirun -n " +
+      "timeout -k 5 300 mpirun -n " +
       std::to_string(ranks) + " --map-by :OVERSUBSCRIBE --bind-to none " LLM_BIN_DIR "/../tests/mpi_ranks '" +
       scene + "' " + how;
   return run_shell(command);
@@ -64,6 +64,11 @@ TEST_F(Mpi, TakesLargeTensors) {
 
 TEST_F(Mpi, TakesTensorsOnTheDevice) {
   expect_success(run_scene("device"));
+}
+
+// The whole of chapter 6 over MPI: every grid of 8 processes, with each ZeRO stage that goes with it.
+TEST_F(Mpi, EveryLayoutOfEightProcessesComputesTheSame) {
+  expect_success(run_scene("layouts", "", 8));
 }
 
 /// A scene, and how it ends.

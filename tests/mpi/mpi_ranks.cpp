@@ -1,4 +1,5 @@
-// What ranks under mpirun do in the tests of tests/ch06_mpi_test.cpp: mpirun -n 4 mpi_ranks SCENE.
+// What ranks under mpirun do in the tests of tests/ch06_mpi_test.cpp: mpirun -n 4 mpi_ranks SCENE, and
+// mpirun -n 8 mpi_ranks layouts, or layouts 20 for more steps than a test has the time for.
 //
 // Exit codes are those of a program of the book, so that the test sees how a run of it ends.
 #include <signal.h>
@@ -9,12 +10,23 @@
 
 #include "common/parallel/launch.h"
 #include "tests/ch06_conformance.h"
+#include "tests/ch06_layouts.h"
 
 using namespace llm;
 
 namespace {
 
-void play(const std::string& scene, Communicator& world) {
+/// A run of `steps` steps under every layout, beside one on a single rank: by losses and norms of gradients,
+/// for putting together the weights would take longer than the steps.
+void compare_layouts(Communicator& world, std::int64_t steps) {
+  using namespace parallel_test;
+  expect_the_same_under_every_layout(
+      grid_setup(steps), world.size(),
+      [&](const TestRun& r) { return run_on(world, r, [](ParallelTrainer&) {}); }, world.rank() == 0);
+  check(!testing::UnitTest::GetInstance()->Failed(), "some layouts differ from one rank alone");
+}
+
+void play(const std::string& scene, const std::string& how, Communicator& world) {
   const bool odd_one = world.rank() == 2;
   const Tensor x({100'000}), y({100'000});
   world.barrier();
@@ -24,6 +36,9 @@ void play(const std::string& scene, Communicator& world) {
     conformance::operations(world, 1 << 20, DType::f32, Device::cpu);
   } else if (scene == "device") {
     conformance::run(world, 1001, Device::cuda);
+  } else if (scene == "layouts") {
+    const std::int64_t few = std::min<std::int64_t>(2, parallel_test::kSteps / 2);
+    compare_layouts(world, how.empty() ? few : std::stoll(how));
   } else if (scene == "mismatch") {
     if (odd_one)
       world.broadcast(x, 1).wait();
@@ -62,11 +77,12 @@ void play(const std::string& scene, Communicator& world) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::string scene = argc > 1 ? argv[1] : "";
+  const std::string scene = argc > 1 ? argv[1] : "", how = argc > 2 ? argv[2] : "";
   WorldOptions options;
-  options.check = argc < 3 || std::string(argv[2]) != "unchecked";
+  options.check = how != "unchecked" && scene != "layouts";
+  if (scene == "layouts") options.communicator.deadline = 60;  // the others wait while rank 0 runs alone
   try {
-    run_world(options, [&](Communicator& world) { play(scene, world); });
+    run_world(options, [&](Communicator& world) { play(scene, how, world); });
   } catch (const UsageError& e) {
     std::fprintf(stderr, "mpi_ranks: %s\n", e.what());
     return 2;
