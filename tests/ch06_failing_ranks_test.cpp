@@ -94,7 +94,7 @@ TEST_F(FailingRanks, EndAllAndTheRestGoesOn) {
   const std::vector<Case> cases = {{"killed", sends(SIGKILL), 137, killed.c_str()},
                                    {"stopped", sends(SIGSTOP), 1, stopped.c_str()},
                                    {"full", fill_disk, 1, "rank 2: [^\n]*shard-[^\n]*: File too large"}};
-  const std::string options = "--steps 150 --eval-every 1000 --pp 2 --zero 1 ";
+  const std::string options = "--steps 100 --eval-every 1000 --pp 2 --zero 1 ";
   std::vector<std::future<ShellOutcome>> outcomes;
   for (const Case& c : cases)
     outcomes.push_back(std::async(std::launch::async, [&options, &c] {
