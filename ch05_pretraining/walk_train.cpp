@@ -185,7 +185,8 @@ void train(const TrainCommand& asked) {
     }
     if (r.step % eval_every == 0 && r.step < steps) validate_now(r.step);
     if (r.step % sample_every == 0 && r.step < steps)
-      show_sample(model, folder, validator.stories(), options.seed, progress);
+      show_sample(model, folder, validator.stories(), options.seed + static_cast<std::uint64_t>(r.step),
+                  progress);
     const bool stop = interrupted && r.step < steps;
     if (r.step % save_every == 0 || r.step == steps || stop) trainer.save(checkpoint, identity);
     check(!stop, "stopped after step {} of {}; its checkpoint is saved, go on with --resume", r.step, steps);
