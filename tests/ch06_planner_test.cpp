@@ -315,13 +315,14 @@ TEST(PlannerTime, TrafficFollowsTheFormulas) {
   layout.micro_batches = 3;
   const Calibration c;
   const double P = shape.layers * shape.layer_parameters() + shape.embedding_parameters();
-  for (const int zero : {0, 1, 2}) {
-    layout.zero = zero;
-    EXPECT_DOUBLE_EQ(traffic(shape, layout, c).data, 2 * P * 3 / 4 * 2);
-  }
-  layout.zero = 3;
-  layout.micro_batches = 1;
-  EXPECT_DOUBLE_EQ(traffic(shape, layout, c).data, 3 * P * 3 / 4 * 2);
+  const double times[][4] = {{2, 2, 2, 3}, {2, 2, 4, 9}};  // P (n-1)/n, with 1 and with 3 micro-batches
+  for (const int m : {1, 3})
+    for (const int zero : {0, 1, 2, 3}) {
+      layout.micro_batches = m;
+      layout.zero = zero;
+      EXPECT_DOUBLE_EQ(traffic(shape, layout, c).data, times[m / 3][zero] * P * 3 / 4 * 2)
+          << m << " " << zero;
+    }
   layout = Layout{};
   layout.tp = 2;
   layout.micro_batch = 5;

@@ -103,9 +103,10 @@ Traffic traffic(const ModelShape& shape, const Layout& layout, const Calibration
   bytes.tensor = layers * m * (layout.recompute == Recompute::full ? 6 : 4) * 2 * (t - 1) / t * activation;
   if (layout.pp > 1) bytes.pipeline = 2 * m * layout.chunks * activation / t;
   const double parameters = stage_parameters(shape, stages, layout);
-  // Without ZeRO-3 gradients are added up over the micro-batches first; with it each one gathers and
-  // scatters.
-  bytes.data = (layout.zero == 3 ? 3 * m : 2) * parameters * (n - 1) / n * c.gradient_traffic;
+  // ZeRO 0 and 1 add up gradients over the micro-batches first; 2 and 3 have no room for that, and scatter
+  // those of each; 3 gathers the parameters twice for each.
+  const double times = layout.zero == 3 ? 3 * m : layout.zero == 2 ? m + 1 : 2;
+  bytes.data = times * parameters * (n - 1) / n * c.gradient_traffic;
   return bytes;
 }
 
@@ -146,9 +147,11 @@ StepTime step_time(const ModelShape& shape, const Hardware& hw, const Layout& la
       (time.compute + time.memory + time.tensor + time.overhead + time.pipeline) * (p - 1) / (v * m);
   if (layout.dp > 1) {
     const double data = bytes.data / data_bandwidth(hw, layout, c);
-    // ZeRO-3 fetches the next layer's parameters while this one computes.
+    // ZeRO-3 fetches the next layer's parameters while this one computes, and ZeRO-2 scatters the gradients
+    // of all micro-batches but one meanwhile.
     const double hidden = c.gather_overlap_efficiency * (time.compute + time.memory + time.tensor);
-    time.data = layout.zero == 3 ? std::max(0.0, data - hidden) : data;
+    const double in_the_open = layout.zero == 3 ? 0 : layout.zero == 2 ? data * 2 / (m + 1) : data;
+    time.data = in_the_open + std::max(0.0, data - in_the_open - hidden);
   }
   // AdamW reads and writes value, gradient and moments once.
   const double updated = stage_parameters(shape, stages, layout) / (layout.zero > 0 ? layout.dp : 1);
