@@ -1,6 +1,7 @@
 // Chapter 6: many GPUs. Without a command: the tour through the layouts, and a plan.
 #include "ch06_multi_gpu/multi_gpu.h"
 #include "ch06_multi_gpu/training.h"
+#include "common/cli/layout_options.h"
 #include "common/cli/program.h"
 #include "common/cli/training_options.h"
 #include "common/ops/ops.h"
@@ -28,18 +29,8 @@ int main(int argc, char** argv) {
           "--dtype", [&](const std::string& text) { dtype = parse_dtype(text); },
           "f32, or bf16 with --device cuda: activations in bf16, parameters and sums in f32")
       ->default_str("f32");
-  train
-      ->add_option("--ranks", t.ranks,
-                   "threads that are the ranks; 0: the processes that mpirun started, or 2 threads")
-      ->check(between(0, 1024))
-      ->capture_default_str();
-  train->add_option("--pp", grid.layout.pp, "pipeline stages")
-      ->check(between(1, 1024))
-      ->capture_default_str();
-  train->add_option("--tp", grid.layout.tp, "tensor-parallel ranks; --ranks / (pp * tp) are data-parallel")
-      ->check(between(1, 1024))
-      ->capture_default_str();
-  train->add_option("--zero", grid.zero, "ZeRO stage")->check(between(0, 3))->capture_default_str();
+  add_layout_options(train, t,
+                     "threads that are the ranks; 0: the processes that mpirun started, or 2 threads");
   train->add_option("--schedule", t.schedule, "of the pipeline: gpipe, 1f1b or interleaved")
       ->capture_default_str();
   train->add_option("--chunks", grid.chunks, "of each rank, with --schedule interleaved")
@@ -52,11 +43,7 @@ int main(int argc, char** argv) {
   train->add_flag("--sequence-parallel", grid.sequence_parallel,
                   "tensor-parallel ranks share norms and dropout");
   train->add_flag("--recompute", grid.recompute, "keep each block's input only, compute the rest again");
-  train->add_flag("--nccl", t.nccl, "under mpirun: numbers go from GPU to GPU, over NCCL");
   train->add_option("--trace", t.trace, "write what the ranks say to each other, for chrome://tracing");
-  train->add_option("--deadline", t.deadline, "seconds that a rank waits for another; 0: LLM_DEADLINE or 60")
-      ->check(between(0, 1e6))
-      ->capture_default_str();
 
   ch06::PlanCommand p;
   CLI::App* plan =

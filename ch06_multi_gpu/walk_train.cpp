@@ -236,10 +236,7 @@ void train(const TrainCommand& asked) {
   } else if (!command.layout.empty()) {
     fail_usage("--layout is auto, or left out with --pp and --tp instead; it is '{}'", command.layout);
   } else {
-    if (command.ranks % (o.layout.pp * o.layout.tp) != 0)
-      fail_usage("{} ranks cannot be shared out over pp {} x tp {}; use a multiple of {}", command.ranks,
-                 o.layout.pp, o.layout.tp, o.layout.pp * o.layout.tp);
-    o.layout.dp = command.ranks / (o.layout.pp * o.layout.tp);
+    o.layout = fill_layout(o.layout, command.ranks);
   }
   const InterruptGuard guard;
   WorldOptions options;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include "common/finetuning/evaluation.h"
 #include "common/finetuning/grpo.h"
 #include "common/finetuning/lora.h"
+#include "common/finetuning/parallel_tuner.h"
 #include "common/finetuning/tuner.h"
 #include "common/model/gpt.h"
 #include "common/tokenizer/tokenizer.h"
@@ -33,7 +35,15 @@ struct TuneOptions {
   double clip = 1;
   std::optional<LoraOptions> lora;  // instead of all parameters
 
+  // Of the commands that run on chapter 6's layouts.
+  int ranks = 0;  // 0: as many as mpirun started, or as the layout has
+  ParallelOptions parallel = {};
+  std::int64_t accumulate = 0;  // micro-batches of a step; 0: as few as the layout can share out
+  bool nccl = false;
+  double deadline = 0;  // seconds; 0: the default
+
   TunerOptions tuner() const;
+  ParallelTunerOptions parallel_tuner() const;
 };
 
 struct ClassifyCommand {
@@ -111,11 +121,20 @@ OpenModel open_model(const fs::path& folder, const Placement& placement);
 /// Weights, tokenizer, and finetuning.json, which names the template that the model was taught.
 void save_model(const OpenModel& open, const fs::path& out, const std::string& style);
 
-/// Adapters for a model that is to be trained with LoRA; nothing if all of it trains.
-std::unique_ptr<LoraAdapters> attach_lora(OpenModel& open, const TuneOptions& options);
-/// Merges and detaches them, and saves them in `out`/adapter.
-void merge_lora(OpenModel& open, std::unique_ptr<LoraAdapters>& adapters, const TuneOptions& options);
-std::vector<ParameterStore*> stores(OpenModel& open, LoraAdapters* adapters);
+// Training on a layout: what comes before and after is done by one process, the one that leads.
+
+/// Whether this process prints, asks and saves: rank 0 under mpirun, or the only one.
+bool leads();
+/// The options with all numbers of the layout filled in. UsageError if they and the model do not go together.
+TuneOptions with_layout(TuneOptions options, const GptConfig& config);
+/// Runs `body` on the ranks of the layout, each with a tuner that starts from the model folder, and gives
+/// `open`, which lends its memory meanwhile, what they made: adapters merged, and saved in `out`/adapter.
+/// Returns the classifier's head, if there is one. Only where this process leads.
+std::unique_ptr<ClassifierHead> train_on_ranks(OpenModel& open, const TuneOptions& options,
+                                               const ParallelTunerOptions& tuner,
+                                               const std::function<void(ParallelTuner&, bool leads)>& body);
+/// Part i of n of the examples of a step.
+std::vector<std::size_t> micro_batch(const std::vector<std::size_t>& step, std::int64_t i, std::int64_t n);
 
 /// The story world's questions as prompts and answers. The seeds of training and of held-out questions
 /// differ.

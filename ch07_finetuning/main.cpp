@@ -1,9 +1,11 @@
 // Chapter 7: a story teller becomes something one can talk to. Without a command: the walk.
 #include "ch07_finetuning/finetuning.h"
 #include "ch07_finetuning/talking.h"
+#include "common/cli/layout_options.h"
 #include "common/cli/program.h"
 #include "common/core/error.h"
 #include "common/ops/ops.h"
+#include "common/parallel/launch.h"
 
 namespace {
 
@@ -21,6 +23,7 @@ void add_model(CLI::App* command, std::filesystem::path& model, llm::Placement& 
 
 int main(int argc, char** argv) {
   using namespace llm;
+  choose_gpu_under_mpirun();
   CLI::App app{"Chapter 7: fine-tune a model, teach it preferences, and measure what it can do"};
   CommonOptions common;
   add_common_options(app, common);
@@ -44,6 +47,17 @@ int main(int argc, char** argv) {
         ->check(between(0, 1e9))
         ->capture_default_str();
   };
+  const auto add_layout = [&](CLI::App* command, ch07::TuneOptions& t) {
+    add_layout_options(
+        command, t, "threads that are the ranks; 0: the processes that mpirun started, or --pp times --tp");
+    command
+        ->add_option(
+            "--accumulate", t.accumulate,
+            "micro-batches that a step's examples fall into, shared out over data-parallel ranks; 0: "
+            "as few as the layout needs")
+        ->check(between(0, 65536))
+        ->capture_default_str();
+  };
   const auto add_lora = [&](CLI::App* command) {
     command->add_option("--lora", rank, "train adapters of this rank instead of all parameters")
         ->check(between(1, 65536));
@@ -62,6 +76,7 @@ int main(int argc, char** argv) {
   c.tune.learning_rate = 1e-3;
   CLI::App* classify = app.add_subcommand("classify", "a new head names the class of a text");
   add_tune(classify, c.tune);
+  add_layout(classify, c.tune);
   add_lora(classify);
   classify->add_option("--data", c.data, "lines of label, tab, text; default: stories that end well or not");
   classify->add_option("--labels", c.labels, "of --data")->delimiter(',')->capture_default_str();
@@ -86,6 +101,7 @@ int main(int argc, char** argv) {
   i.tune.learning_rate = 2e-3;
   CLI::App* instruct = app.add_subcommand("instruct", "questions and answers");
   add_tune(instruct, i.tune);
+  add_layout(instruct, i.tune);
   add_lora(instruct);
   instruct->add_option("--data", i.data, "instructions as JSON; default: questions about stories");
   instruct->add_option("--template", i.style, "chat or alpaca")->capture_default_str();
@@ -103,6 +119,7 @@ int main(int argc, char** argv) {
   d.tune.learning_rate = 4e-4;
   CLI::App* dpo = app.add_subcommand("dpo", "preferences: better and worse answers in pairs");
   add_tune(dpo, d.tune);
+  add_layout(dpo, d.tune);
   add_lora(dpo);
   dpo->add_option("--data", d.data,
                   "instructions with \"chosen\" and \"rejected\"; default: endings of stories");
@@ -204,6 +221,8 @@ int main(int argc, char** argv) {
     e.seed = common.seed;
     e.metrics = common.metrics;
     w.tune.seed = common.seed;
+    if (ranks_started_by_mpirun() > 1 && !classify->parsed() && !instruct->parsed() && !dpo->parsed())
+      fail_usage("classify, instruct and dpo run on several ranks; start the rest without mpirun");
     if (texts->parsed()) {
       ch07::write_texts(w, texts_out);
     } else if (classify->parsed()) {

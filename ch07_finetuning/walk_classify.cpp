@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <optional>
 #include <set>
 
 #include "ch07_finetuning/finetuning.h"
@@ -46,17 +47,19 @@ Encoded encode(const OpenModel& open, const std::vector<LabelledText>& texts) {
   return result;
 }
 
-ConfusionMatrix confusion(Classifier& classifier, const Encoded& part, std::int64_t longest,
-                          std::int32_t padding) {
-  ConfusionMatrix matrix(static_cast<std::size_t>(classifier.classes()));
+ConfusionMatrix confusion(ParallelTuner& tuner, const Encoded& part, std::int64_t classes,
+                          std::int64_t longest, std::int32_t padding) {
   constexpr std::size_t kBatch = 32;
+  std::vector<TextBatch> batches;
   for (std::size_t first = 0; first < part.tokens.size(); first += kBatch) {
     std::vector<std::size_t> chosen;
     for (std::size_t i = first; i < std::min(first + kBatch, part.tokens.size()); ++i) chosen.push_back(i);
-    const auto predicted = classifier.predict(part.batch(chosen, longest, padding));
-    for (std::size_t i = 0; i < chosen.size(); ++i)
-      matrix.add(static_cast<std::size_t>(part.labels[chosen[i]]), static_cast<std::size_t>(predicted[i]));
+    batches.push_back(part.batch(chosen, longest, padding));
   }
+  const auto predicted = predict(tuner, batches);
+  ConfusionMatrix matrix(static_cast<std::size_t>(classes));
+  for (std::size_t i = 0; i < predicted.size(); ++i)
+    matrix.add(static_cast<std::size_t>(part.labels[i]), static_cast<std::size_t>(predicted[i]));
   return matrix;
 }
 
@@ -107,9 +110,10 @@ void write_texts(const ClassifyCommand& command, const fs::path& out) {
 }
 
 double classify(const ClassifyCommand& command) {
-  const TuneOptions& tune = command.tune;
   const TrainedPart part = parse_trained_part(command.part);
-  OpenModel open = open_model(tune.model, tune.placement);
+  OpenModel open = open_model(command.tune.model, {});
+  const GptConfig config = open.model.config();
+  const TuneOptions tune = with_layout(command.tune, config);
   std::vector<std::string> names = {"happy", "sad"};
   std::vector<LabelledText> texts;
   if (command.data.empty()) {
@@ -125,64 +129,83 @@ double classify(const ClassifyCommand& command) {
   const LabelledSplit split = split_of(command, std::move(texts));
   const Encoded train = encode(open, split.train), validation = encode(open, split.validation),
                 test = encode(open, split.test);
-  const std::int64_t context = open.model.config().context;
-  const std::int64_t longest = command.longest > 0 ? std::min(command.longest, context) : context;
+  const std::int64_t longest =
+      command.longest > 0 ? std::min(command.longest, config.context) : config.context;
+  if (leads())
+    fmt::print("Texts: {} to train, {} to watch, {} to test, as many of each class ({})\n",
+               with_commas(static_cast<std::int64_t>(train.tokens.size())),
+               with_commas(static_cast<std::int64_t>(validation.tokens.size())),
+               with_commas(static_cast<std::int64_t>(test.tokens.size())), fmt::join(names, ", "));
 
-  Classifier classifier(open.model, classes, part, tune.seed, tune.lora.value_or(LoraOptions{}));
-  fmt::print("Texts: {} to train, {} to watch, {} to test, as many of each class ({})\n",
-             with_commas(static_cast<std::int64_t>(train.tokens.size())),
-             with_commas(static_cast<std::int64_t>(validation.tokens.size())),
-             with_commas(static_cast<std::int64_t>(test.tokens.size())), fmt::join(names, ", "));
-  fmt::print("Training {}: {} of {} parameters\n", command.part, with_commas(classifier.trained_count()),
-             with_commas(classifier.parameter_count()));
-  Tuner tuner(classifier.stores(), tune.tuner());
-  MetricsWriter metrics = tune.out.empty() ? MetricsWriter() : MetricsWriter(tune.out / "metrics.jsonl");
+  ParallelTunerOptions options = tune.parallel_tuner();
+  options.trains = trained_by(part, config);
+  if (part == TrainedPart::lora && !options.lora) options.lora = LoraOptions{};
+  ConfusionMatrix matrix(names.size());
   std::vector<double> steps, losses, watched_steps, watched;
-  const auto watch = [&](Progress& progress) {
-    const double accuracy = confusion(classifier, validation, longest, open.end_of_text).accuracy();
-    watched_steps.push_back(static_cast<double>(tuner.steps_done()));
-    watched.push_back(accuracy);
-    metrics.write({{"step", tuner.steps_done()}, {"validation_accuracy", accuracy}});
-    progress.say(fmt::format("step {:>5}  validation accuracy {:.3f}", tuner.steps_done(), accuracy));
-  };
-  Progress progress("learning the classes", tune.steps, "steps");
-  watch(progress);
-  double sum = 0;
-  std::int64_t since = 0;
-  const std::int64_t every = std::max<std::int64_t>(1, tune.steps / 4);
-  while (tuner.steps_done() < tuner.steps_total()) {
-    const auto chosen = examples_of_step(train.tokens.size(), tune.batch, tune.seed, tuner.steps_done());
-    ForwardOptions forward{
-        .training = true, .seed = tune.seed, .step = static_cast<std::uint64_t>(tuner.steps_done())};
-    const TunerReport r =
-        tuner.step([&] { return classifier.train(train.batch(chosen, longest, open.end_of_text), forward); });
-    steps.push_back(static_cast<double>(r.step));
-    losses.push_back(r.loss);
-    metrics.write({{"step", r.step}, {"loss", r.loss}, {"lr", r.learning_rate}});
-    sum += r.loss;
-    ++since;
-    progress.update(r.step, fmt::format("loss {:.3f}", sum / static_cast<double>(since)));
-    if (r.step % every == 0 && r.step < tune.steps) {
-      watch(progress);
-      sum = since = 0;
+  const auto head = train_on_ranks(open, tune, options, [&](ParallelTuner& tuner, bool leads) {
+    tuner.add_head(classes);
+    const std::int64_t trained = tuner.model().trained_count();
+    MetricsWriter metrics;
+    std::optional<Progress> progress;
+    if (leads) {
+      fmt::print("Training {}: {} of {} parameters\n", command.part, with_commas(trained),
+                 with_commas(classifier_parameter_count(config, classes)));
+      if (!tune.out.empty()) metrics = MetricsWriter(tune.out / "metrics.jsonl");
+      progress.emplace("learning the classes", tune.steps, "steps");
     }
-  }
-  progress.finish();
+    const auto measure = [&](const Encoded& texts_of_part) {
+      return confusion(tuner, texts_of_part, classes, longest, open.end_of_text);
+    };
+    const auto watch = [&] {
+      const double accuracy = measure(validation).accuracy();
+      if (!leads) return;
+      watched_steps.push_back(static_cast<double>(tuner.steps_done()));
+      watched.push_back(accuracy);
+      metrics.write({{"step", tuner.steps_done()}, {"validation_accuracy", accuracy}});
+      progress->say(fmt::format("step {:>5}  validation accuracy {:.3f}", tuner.steps_done(), accuracy));
+    };
+    watch();
+    double sum = 0;
+    std::int64_t since = 0;
+    const std::int64_t every = std::max<std::int64_t>(1, tune.steps / 4);
+    while (tuner.steps_done() < tuner.steps_total()) {
+      const auto chosen = examples_of_step(train.tokens.size(), tune.batch, tune.seed, tuner.steps_done());
+      std::vector<TextBatch> batches;
+      for (std::int64_t i = 0; i < tune.accumulate; ++i)
+        batches.push_back(train.batch(micro_batch(chosen, i, tune.accumulate), longest, open.end_of_text));
+      const ForwardOptions forward{
+          .training = true, .seed = tune.seed, .step = static_cast<std::uint64_t>(tuner.steps_done())};
+      const auto examples = static_cast<double>(tune.batch);
+      const TunerReport r = tuner.step(class_passes(tuner, batches, examples, forward), examples);
+      if (leads) {
+        steps.push_back(static_cast<double>(r.step));
+        losses.push_back(r.loss);
+        metrics.write({{"step", r.step}, {"loss", r.loss}, {"lr", r.learning_rate}});
+        sum += r.loss;
+        ++since;
+        progress->update(r.step, fmt::format("loss {:.3f}", sum / static_cast<double>(since)));
+      }
+      if (r.step % every == 0 && r.step < tune.steps) {
+        watch();
+        sum = since = 0;
+      }
+    }
+    if (leads) progress->finish();
+    const ConfusionMatrix tested = measure(test);
+    if (leads) matrix = tested;
+  });
+  if (!leads()) return 0;
 
-  const ConfusionMatrix matrix = confusion(classifier, test, longest, open.end_of_text);
   fmt::print("\nTest: {:.1f}% of {} texts right\n", 100 * matrix.accuracy(), with_commas(matrix.total()));
   print_report(matrix, names);
   if (!tune.metrics.empty())
     MetricsWriter(tune.metrics, true)
         .write({{"classify", command.part}, {"test_accuracy", matrix.accuracy()}, {"texts", matrix.total()}});
   if (!tune.out.empty()) {
-    classifier.merge();
     save_model(open, tune.out, "classifier");
-    const Tensor weight = classifier.head_weight().to(Device::cpu),
-                 bias = classifier.head_bias().to(Device::cpu);
     write_safetensors(tune.out / "score.safetensors",
-                      {{"score.weight", weight.shape(), [&] { return weight; }},
-                       {"score.bias", bias.shape(), [&] { return bias; }}});
+                      {{"score.weight", head->weight().shape(), [&] { return head->weight(); }},
+                       {"score.bias", head->bias().shape(), [&] { return head->bias(); }}});
     write_file(tune.out / "confusion.svg", confusion_picture(matrix, names));
     draw_curve(tune.out / "loss.svg", "Learning the classes", "loss, and validation accuracy", steps, losses,
                watched_steps, watched);

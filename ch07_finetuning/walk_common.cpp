@@ -51,27 +51,6 @@ void save_model(const OpenModel& open, const fs::path& out, const std::string& s
     save_huggingface(open.model.placed({}), out);
 }
 
-std::unique_ptr<LoraAdapters> attach_lora(OpenModel& open, const TuneOptions& options) {
-  if (!options.lora) return nullptr;
-  auto adapters = std::make_unique<LoraAdapters>(open.model, *options.lora, options.seed);
-  open.model.set_trainable([](const Parameter&) { return false; });
-  open.model.attach(adapters.get());
-  return adapters;
-}
-
-void merge_lora(OpenModel& open, std::unique_ptr<LoraAdapters>& adapters, const TuneOptions& options) {
-  if (!adapters) return;
-  open.model.attach(nullptr);
-  adapters->merge(open.model);
-  if (!options.out.empty()) adapters->save_peft(options.out / "adapter", options.model.string());
-  adapters.reset();
-}
-
-std::vector<ParameterStore*> stores(OpenModel& open, LoraAdapters* adapters) {
-  if (adapters) return {&adapters->parameters()};
-  return {&open.model.parameters()};
-}
-
 std::string styled_prompt(const std::string& style, const std::string& instruction,
                           const std::string& input) {
   if (style == "alpaca") return alpaca_prompt(instruction, input);

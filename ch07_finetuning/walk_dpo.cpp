@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "ch07_finetuning/finetuning.h"
 #include "common/cli/format.h"
@@ -39,11 +40,11 @@ std::vector<Pair> pairs(const OpenModel& open, const DpoCommand& command, bool h
     for (std::int64_t i = 0; i < count; ++i) all.push_back(story_pair(open, command.tune.seed, first + i));
     return all;
   }
-  const std::vector<Instruction> entries = read_instructions(command.data);
+  const std::vector<InstructionEntry> entries = read_instructions(command.data);
   const std::int64_t longest = open.model.config().context + 1;
   const std::size_t train = entries.size() * 85 / 100;
   for (std::size_t i = held_out ? train : 0; i < (held_out ? entries.size() : train); ++i) {
-    const Instruction& e = entries[i];
+    const InstructionEntry& e = entries[i];
     check(!e.chosen.empty() && !e.rejected.empty(), "{}: entry {} has no \"chosen\" and \"rejected\"",
           command.data.string(), i);
     const std::string prompt = alpaca_prompt(e.instruction, e.input);
@@ -70,18 +71,22 @@ Batch batch_of(const std::vector<Pair>& all, std::span<const std::size_t> chosen
 struct PairScores {
   std::vector<double> chosen, rejected;
 };
-PairScores score(OpenModel& open, const std::vector<Pair>& all) {
-  PairScores scores;
-  PassBuffers buffers;
+PairScores score(ParallelTuner& tuner, const std::vector<Pair>& all, std::int32_t padding) {
   constexpr std::size_t kBatch = 16;
+  std::vector<Batch> batches;
   for (std::size_t first = 0; first < all.size(); first += kBatch) {
     std::vector<std::size_t> some;
     for (std::size_t i = first; i < std::min(first + kBatch, all.size()); ++i) some.push_back(i);
-    const auto p = answer_log_probabilities(open.model, buffers, batch_of(all, some, open.end_of_text));
-    scores.chosen.insert(scores.chosen.end(), p.begin(),
-                         p.begin() + static_cast<std::ptrdiff_t>(some.size()));
-    scores.rejected.insert(scores.rejected.end(), p.begin() + static_cast<std::ptrdiff_t>(some.size()),
-                           p.end());
+    batches.push_back(batch_of(all, some, padding));
+  }
+  const std::vector<double> p = answer_log_probabilities(tuner, batches);
+  PairScores scores;
+  auto next = p.begin();
+  for (const Batch& batch : batches) {
+    const std::int64_t pairs_here = batch.inputs.dim(0) / 2;
+    scores.chosen.insert(scores.chosen.end(), next, next + pairs_here);
+    scores.rejected.insert(scores.rejected.end(), next + pairs_here, next + 2 * pairs_here);
+    next += 2 * pairs_here;
   }
   return scores;
 }
@@ -106,59 +111,72 @@ double valid_share(const OpenModel& open, const DpoCommand& command) {
 }  // namespace
 
 void dpo(const DpoCommand& command) {
-  const TuneOptions& tune = command.tune;
-  OpenModel open = open_model(tune.model, tune.placement);
+  OpenModel open = open_model(command.tune.model, command.tune.placement);
+  const GptConfig config = open.model.config();
+  const TuneOptions tune = with_layout(command.tune, config);
   const std::vector<Pair> train = pairs(open, command, false), held_out = pairs(open, command, true);
-  // The reference is this model before training. It never changes, so its log-probabilities are made once.
-  const PairScores reference = score(open, train), held_out_reference = score(open, held_out);
   const bool stories = command.data.empty();
-  const double valid_before = stories ? valid_share(open, command) : 0;
+  const double valid_before = stories && leads() ? valid_share(open, command) : 0;
 
-  auto adapters = attach_lora(open, tune);
-  Tuner tuner(stores(open, adapters.get()), tune.tuner());
-  fmt::print("Pairs: {} to train, {} held out; training {} of {} parameters, beta {:g}\n",
-             with_commas(static_cast<std::int64_t>(train.size())), held_out.size(),
-             with_commas(tuner.trained_count()), with_commas(open.model.parameters().count()), command.beta);
-  MetricsWriter metrics = tune.out.empty() ? MetricsWriter() : MetricsWriter(tune.out / "metrics.jsonl");
   std::vector<double> steps, margins, watched_steps, watched;
-  Progress progress("learning preferences", tune.steps, "steps");
   DpoLoss now;
-  const auto watch = [&] {
-    const PairScores p = score(open, held_out);
-    now =
-        dpo_loss(p.chosen, p.rejected, held_out_reference.chosen, held_out_reference.rejected, command.beta);
-    watched_steps.push_back(static_cast<double>(tuner.steps_done()));
-    watched.push_back(now.margin);
-    metrics.write({{"step", tuner.steps_done()},
-                   {"held_out_loss", now.loss},
-                   {"held_out_margin", now.margin},
-                   {"held_out_accuracy", now.accuracy}});
-    progress.say(
-        fmt::format("step {:>5}  held out: loss {:.4f}, margin {:.3f}, {:.1f}% prefer the chosen answer",
-                    tuner.steps_done(), now.loss, now.margin, 100 * now.accuracy));
-  };
-  watch();
-  PassBuffers buffers;
-  const std::int64_t every = std::max<std::int64_t>(1, tune.steps / 4);
-  while (tuner.steps_done() < tuner.steps_total()) {
-    const auto chosen = examples_of_step(train.size(), tune.batch, tune.seed, tuner.steps_done());
-    const Batch batch = batch_of(train, chosen, open.end_of_text);
-    std::vector<double> theirs;
-    for (const std::size_t i : chosen) theirs.push_back(reference.chosen[i]);
-    for (const std::size_t i : chosen) theirs.push_back(reference.rejected[i]);
-    DpoLoss loss;
-    const TunerReport r = tuner.step([&] {
-      loss = dpo_gradients(open.model, buffers, batch, theirs, command.beta);
-      return loss.loss;
-    });
-    steps.push_back(static_cast<double>(r.step));
-    margins.push_back(loss.margin);
-    metrics.write({{"step", r.step}, {"loss", r.loss}, {"margin", loss.margin}, {"accuracy", loss.accuracy}});
-    progress.update(r.step, fmt::format("loss {:.4f}", r.loss));
-    if (r.step % every == 0 || r.step == tune.steps) watch();
-  }
-  progress.finish();
-  merge_lora(open, adapters, tune);
+  train_on_ranks(open, tune, tune.parallel_tuner(), [&](ParallelTuner& tuner, bool leads) {
+    // The reference is this model before training. It never changes, so its log-probabilities are made once.
+    const PairScores reference = score(tuner, train, open.end_of_text),
+                     held_out_reference = score(tuner, held_out, open.end_of_text);
+    const std::int64_t trained = tuner.model().trained_count();
+    MetricsWriter metrics;
+    std::optional<Progress> progress;
+    if (leads) {
+      fmt::print("Pairs: {} to train, {} held out; training {} of {} parameters, beta {:g}\n",
+                 with_commas(static_cast<std::int64_t>(train.size())), held_out.size(), with_commas(trained),
+                 with_commas(parameter_count(config)), command.beta);
+      if (!tune.out.empty()) metrics = MetricsWriter(tune.out / "metrics.jsonl");
+      progress.emplace("learning preferences", tune.steps, "steps");
+    }
+    const auto watch = [&] {
+      const PairScores p = score(tuner, held_out, open.end_of_text);
+      if (!leads) return;
+      now = dpo_loss(p.chosen, p.rejected, held_out_reference.chosen, held_out_reference.rejected,
+                     command.beta);
+      watched_steps.push_back(static_cast<double>(tuner.steps_done()));
+      watched.push_back(now.margin);
+      metrics.write({{"step", tuner.steps_done()},
+                     {"held_out_loss", now.loss},
+                     {"held_out_margin", now.margin},
+                     {"held_out_accuracy", now.accuracy}});
+      progress->say(
+          fmt::format("step {:>5}  held out: loss {:.4f}, margin {:.3f}, {:.1f}% prefer the chosen answer",
+                      tuner.steps_done(), now.loss, now.margin, 100 * now.accuracy));
+    };
+    watch();
+    const std::int64_t every = std::max<std::int64_t>(1, tune.steps / 4);
+    while (tuner.steps_done() < tuner.steps_total()) {
+      const auto chosen = examples_of_step(train.size(), tune.batch, tune.seed, tuner.steps_done());
+      std::vector<Batch> batches;
+      std::vector<std::vector<double>> theirs;
+      for (std::int64_t m = 0; m < tune.accumulate; ++m) {
+        const auto some = micro_batch(chosen, m, tune.accumulate);
+        batches.push_back(batch_of(train, some, open.end_of_text));
+        std::vector<double>& reference_of = theirs.emplace_back();
+        for (const std::size_t i : some) reference_of.push_back(reference.chosen[i]);
+        for (const std::size_t i : some) reference_of.push_back(reference.rejected[i]);
+      }
+      const auto n = static_cast<double>(tune.batch);
+      std::vector<double> sums;  // loss, margin, accuracy
+      const TunerReport r = tuner.step(pair_passes(batches, theirs, n, command.beta, {}), n, &sums);
+      if (leads) {
+        steps.push_back(static_cast<double>(r.step));
+        margins.push_back(sums[1] / n);
+        metrics.write(
+            {{"step", r.step}, {"loss", r.loss}, {"margin", sums[1] / n}, {"accuracy", sums[2] / n}});
+        progress->update(r.step, fmt::format("loss {:.4f}", r.loss));
+      }
+      if (r.step % every == 0 || r.step == tune.steps) watch();
+    }
+    if (leads) progress->finish();
+  });
+  if (!leads()) return;
   MetricRecord record = {{"dpo_margin", now.margin}, {"dpo_accuracy", now.accuracy}};
   if (stories) {
     const double valid = valid_share(open, command);

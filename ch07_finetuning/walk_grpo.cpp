@@ -56,10 +56,8 @@ void grpo(const GrpoCommand& command) {
   const std::uint64_t seed = tune.seed + 1;
   const std::vector<Asked> held_out = story_questions(seed, 0, command.held_out, "chat");
 
-  auto adapters = attach_lora(open, tune);
-  check(adapters == nullptr,
-        "GRPO writes with the model that it trains; adapters are for the other commands");
-  Tuner tuner(stores(open, nullptr), tune.tuner());
+  check(!tune.lora, "GRPO writes with the model that it trains; adapters are for the other commands");
+  Tuner tuner({&open.model.parameters()}, tune.tuner());
   fmt::print("Each step: {} new questions, {} answers to each; kl {:g}, clip {:g}\n", tune.batch,
              command.group, command.grpo.kl, command.grpo.clip);
   MetricsWriter metrics = tune.out.empty() ? MetricsWriter() : MetricsWriter(tune.out / "metrics.jsonl");

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "ch07_finetuning/finetuning.h"
 #include "common/cli/format.h"
@@ -27,7 +28,7 @@ Material material(const InstructCommand& command) {
     return m;
   }
   // 85% to train, 10% to test, 5% to watch, in the order of the file.
-  const std::vector<Instruction> all = read_instructions(command.data);
+  const std::vector<InstructionEntry> all = read_instructions(command.data);
   const auto train = all.size() * 85 / 100, test = all.size() / 10;
   check(train >= 1 && test >= 1 && train + test < all.size(), "{} holds too few entries to split: {}",
         command.data.string(), all.size());
@@ -50,98 +51,102 @@ std::vector<Example> encode(const OpenModel& open, const std::vector<Asked>& ask
     else
       examples.push_back(make_example(*open.tokenizer, a.prompt, a.answer, context + 1));
   }
-  if (left_out > 0) fmt::print("{} answers are longer than the context and were left out\n", left_out);
+  if (left_out > 0 && leads())
+    fmt::print("{} answers are longer than the context and were left out\n", left_out);
   check(!examples.empty(), "no example fits in the model's context of {}", context);
   return examples;
 }
 
-double mean_loss(OpenModel& open, const std::vector<Example>& examples, const MaskOptions& mask) {
-  StageActivations saved;
-  StageScratch scratch;
-  double sum = 0;
-  std::int64_t targets = 0;
-  for (std::size_t first = 0; first < examples.size(); first += 32) {
-    const Batch batch =
+/// Batches to measure the loss on.
+std::vector<Batch> batches_of(const std::vector<Example>& examples, std::int32_t padding,
+                              const MaskOptions& mask) {
+  std::vector<Batch> batches;
+  for (std::size_t first = 0; first < examples.size(); first += 32)
+    batches.push_back(
         collate(std::span(examples).subspan(first, std::min<std::size_t>(32, examples.size() - first)),
-                open.end_of_text, mask);
-    open.model.forward(saved, batch.inputs);
-    sum += open.model.loss(saved, scratch, batch.targets, std::nullopt);
-    targets += target_count(batch);
-  }
-  return sum / static_cast<double>(targets);
+                padding, mask));
+  return batches;
 }
 
 }  // namespace
 
 double instruct(const InstructCommand& command) {
-  const TuneOptions& tune = command.tune;
-  OpenModel open = open_model(tune.model, tune.placement);
+  OpenModel open = open_model(command.tune.model, command.tune.placement);
+  const GptConfig config = open.model.config();
+  const TuneOptions tune = with_layout(command.tune, config);
   const Material data = material(command);
   const std::vector<Example> train = encode(open, data.train), validation = encode(open, data.validation);
   const MaskOptions mask{.prompt = command.mask_prompt};
   const bool short_answers = command.data.empty();
-  const std::int64_t longest_answer =
-      short_answers ? 24 : std::min<std::int64_t>(128, open.model.config().context / 2);
+  const std::int64_t longest_answer = short_answers ? 24 : std::min<std::int64_t>(128, config.context / 2);
 
-  const ExactMatch before = ask_all(open, data.test, 0, 0, longest_answer);
-  fmt::print("Questions: {} to train, {} to test; before: {} of {} answers are exact, {:.1f}%\n",
-             with_commas(static_cast<std::int64_t>(train.size())), before.count, before.exact, before.count,
-             100 * before.share());
-  if (!before.given.empty()) fmt::print("  for example: {}\n", shorten(before.given.front(), 90));
-
-  auto adapters = attach_lora(open, tune);
-  Tuner tuner(stores(open, adapters.get()), tune.tuner());
-  fmt::print("Training {} of {} parameters, {} examples a step, loss on {}{}\n",
-             with_commas(tuner.trained_count()), with_commas(open.model.parameters().count()), tune.batch,
-             command.mask_prompt ? "the answers" : "all tokens", command.packing ? ", packed" : ", padded");
-  MetricsWriter metrics = tune.out.empty() ? MetricsWriter() : MetricsWriter(tune.out / "metrics.jsonl");
-  StageActivations saved;
-  StageScratch scratch;
-  std::vector<double> steps, losses, watched_steps, watched;
-  Progress progress("learning to answer", tune.steps, "steps");
-  const auto watch = [&] {
-    const double loss = mean_loss(open, validation, mask);
-    watched_steps.push_back(static_cast<double>(tuner.steps_done()));
-    watched.push_back(loss);
-    metrics.write({{"step", tuner.steps_done()}, {"validation_loss", loss}});
-    progress.say(fmt::format("step {:>5}  validation loss {:.4f}", tuner.steps_done(), loss));
-  };
-  watch();
-  const std::int64_t every = std::max<std::int64_t>(1, tune.steps / 5);
-  double average = 0;
-  while (tuner.steps_done() < tuner.steps_total()) {
-    std::vector<Example> chosen;
-    for (const std::size_t i : examples_of_step(train.size(), tune.batch, tune.seed, tuner.steps_done()))
-      chosen.push_back(train[i]);
-    // Packed: as many examples per row as fit, none of which sees another. Padded: one per row.
-    std::size_t first = 0;
-    PackedBatch packed;
-    if (command.packing)
-      packed = pack(chosen, first, static_cast<std::int64_t>(chosen.size()), open.model.config().context,
-                    open.end_of_text, mask);
-    else
-      packed.batch = collate(chosen, open.end_of_text, mask);
-    ForwardOptions forward{.training = true,
-                           .seed = tune.seed,
-                           .step = static_cast<std::uint64_t>(tuner.steps_done()),
-                           .documents = packed.documents};
-    const TunerReport r = tuner.step([&] {
-      const auto targets = static_cast<double>(target_count(packed.batch));
-      open.model.forward(saved, packed.batch.inputs, forward);
-      const double sum =
-          open.model.loss(saved, scratch, packed.batch.targets, static_cast<float>(1 / targets));
-      open.model.backward(saved, scratch, packed.batch.inputs, forward);
-      return sum / targets;
-    });
-    average = r.step == 1 ? r.loss : 0.95 * average + 0.05 * r.loss;
-    steps.push_back(static_cast<double>(r.step));
-    losses.push_back(r.loss);
-    metrics.write({{"step", r.step}, {"loss", r.loss}, {"lr", r.learning_rate}});
-    progress.update(r.step, fmt::format("loss {:.4f}", average));
-    if (r.step % every == 0 || r.step == tune.steps) watch();
+  ExactMatch before;
+  if (leads()) {
+    before = ask_all(open, data.test, 0, 0, longest_answer);
+    fmt::print("Questions: {} to train, {} to test; before: {} of {} answers are exact, {:.1f}%\n",
+               with_commas(static_cast<std::int64_t>(train.size())), before.count, before.exact, before.count,
+               100 * before.share());
+    if (!before.given.empty()) fmt::print("  for example: {}\n", shorten(before.given.front(), 90));
   }
-  progress.finish();
-  merge_lora(open, adapters, tune);
+
+  std::vector<double> steps, losses, watched_steps, watched;
+  train_on_ranks(open, tune, tune.parallel_tuner(), [&](ParallelTuner& tuner, bool leads) {
+    const std::int64_t trained = tuner.model().trained_count();
+    const std::vector<Batch> watched_batches = batches_of(validation, open.end_of_text, mask);
+    MetricsWriter metrics;
+    std::optional<Progress> progress;
+    if (leads) {
+      fmt::print("Training {} of {} parameters, {} examples a step, loss on {}{}\n", with_commas(trained),
+                 with_commas(parameter_count(config)), tune.batch,
+                 command.mask_prompt ? "the answers" : "all tokens",
+                 command.packing ? ", packed" : ", padded");
+      if (!tune.out.empty()) metrics = MetricsWriter(tune.out / "metrics.jsonl");
+      progress.emplace("learning to answer", tune.steps, "steps");
+    }
+    const auto watch = [&] {
+      const double loss = mean_loss(tuner, watched_batches);
+      if (!leads) return;
+      watched_steps.push_back(static_cast<double>(tuner.steps_done()));
+      watched.push_back(loss);
+      metrics.write({{"step", tuner.steps_done()}, {"validation_loss", loss}});
+      progress->say(fmt::format("step {:>5}  validation loss {:.4f}", tuner.steps_done(), loss));
+    };
+    watch();
+    const std::int64_t every = std::max<std::int64_t>(1, tune.steps / 5);
+    double average = 0;
+    while (tuner.steps_done() < tuner.steps_total()) {
+      const auto indices = examples_of_step(train.size(), tune.batch, tune.seed, tuner.steps_done());
+      std::vector<PackedBatch> batches;
+      std::int64_t targets = 0;
+      for (std::int64_t i = 0; i < tune.accumulate; ++i) {
+        std::vector<Example> chosen;
+        for (const std::size_t index : micro_batch(indices, i, tune.accumulate))
+          chosen.push_back(train[index]);
+        // Packed: as many examples per row as fit, none of which sees another. Padded: one per row.
+        std::size_t first = 0;
+        if (command.packing)
+          batches.push_back(pack(chosen, first, static_cast<std::int64_t>(chosen.size()), config.context,
+                                 open.end_of_text, mask));
+        else
+          batches.push_back({collate(chosen, open.end_of_text, mask), {}});
+        targets += target_count(batches.back().batch);
+      }
+      const ForwardOptions forward{
+          .training = true, .seed = tune.seed, .step = static_cast<std::uint64_t>(tuner.steps_done())};
+      const auto n = static_cast<double>(targets);
+      const TunerReport r = tuner.step(answer_passes(batches, n, forward), n);
+      if (leads) {
+        average = r.step == 1 ? r.loss : 0.95 * average + 0.05 * r.loss;
+        steps.push_back(static_cast<double>(r.step));
+        losses.push_back(r.loss);
+        metrics.write({{"step", r.step}, {"loss", r.loss}, {"lr", r.learning_rate}});
+        progress->update(r.step, fmt::format("loss {:.4f}", average));
+      }
+      if (r.step % every == 0 || r.step == tune.steps) watch();
+    }
+    if (leads) progress->finish();
+  });
+  if (!leads()) return 0;
 
   const ExactMatch after = ask_all(open, data.test, 0, 0, longest_answer);
   fmt::print("\nAfter: {} of {} answers are exact, {:.1f}%\n", after.exact, after.count, 100 * after.share());

@@ -33,10 +33,10 @@ std::vector<LabelledText> read_labelled_lines(const std::filesystem::path& path,
   return texts;
 }
 
-std::vector<Instruction> read_instructions(const std::filesystem::path& path) {
+std::vector<InstructionEntry> read_instructions(const std::filesystem::path& path) {
   const auto json = nlohmann::json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
   check(json.is_array() && !json.empty(), "{} is no JSON array of instructions", path.string());
-  std::vector<Instruction> all;
+  std::vector<InstructionEntry> all;
   for (const auto& entry : json) {
     const auto text = [&](const char* key, bool needed) {
       const bool there = entry.is_object() && entry.contains(key) && entry[key].is_string();

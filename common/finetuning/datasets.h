@@ -14,12 +14,12 @@ namespace llm {
 std::vector<LabelledText> read_labelled_lines(const std::filesystem::path& path,
                                               const std::vector<std::string>& names);
 
-struct Instruction {
+struct InstructionEntry {
   std::string instruction, input, output;
   std::string chosen, rejected;  // where the file has preferences
 };
 /// A JSON array of objects with "instruction", "input", "output", and perhaps "chosen" and "rejected". Error
 /// names the entry.
-std::vector<Instruction> read_instructions(const std::filesystem::path& path);
+std::vector<InstructionEntry> read_instructions(const std::filesystem::path& path);
 
 }  // namespace llm

@@ -63,43 +63,52 @@ bool is_target(const std::vector<std::string>& targets, const std::string& layer
   return false;
 }
 
+namespace {
+
+/// UsageError if one names no linear layer of a model's blocks.
+void check_targets(const std::vector<std::string>& targets, std::int64_t layers) {
+  for (const std::string& target : targets) {
+    bool used = false;
+    for (std::int64_t i = 0; i < layers && !used; ++i)
+      for (const char* layer : {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"})
+        used = used || is_target({target}, fmt::format("h.{}.{}", i, layer));
+    if (!used)
+      fail_usage("no linear layer's name ends with \"{}\"; they are c_attn, attn.c_proj, c_fc and mlp.c_proj",
+                 target);
+  }
+}
+
+}  // namespace
+
 LoraAdapters::LoraAdapters(const GptStage& model, const LoraOptions& options, std::uint64_t seed)
     : LoraAdapters(
           model,
           [&] {
             validate(options);
+            check_targets(options.targets, model.config().layers);
             std::vector<Layer> layers;
-            std::vector<bool> used(options.targets.size());
             const auto& all = model.parameters().all();
             for (std::size_t i = 0; i < all.size(); ++i) {
               const std::string& name = all[i].name;
               if (!name.starts_with("h.") || all[i].shape.size() != 2) continue;
               const std::string layer = name.substr(0, name.size() - std::string_view(".weight").size());
               if (!is_target(options.targets, layer)) continue;
-              for (std::size_t t = 0; t < used.size(); ++t)
-                used[t] = used[t] || is_target({options.targets[t]}, layer);
               const std::int64_t parts = options.split_qkv && layer.ends_with("c_attn") ? 3 : 1;
               layers.push_back(
                   {layer, i, all[i].shape[1], all[i].shape[0] / parts, options.rank, options.alpha, parts});
             }
-            for (std::size_t t = 0; t < used.size(); ++t)
-              if (!used[t])
-                fail_usage(
-                    "no linear layer's name ends with \"{}\"; they are c_attn, attn.c_proj, c_fc and "
-                    "mlp.c_proj",
-                    options.targets[t]);
             return layers;
           }(),
           options.dropout, options.targets) {
-  const Device device = parameters_.values().device();
   for (const Layer& layer : layers_) {
     const Parameter& a = parameters_[layer.a];
-    const Tensor first(a.shape);
+    const Tensor whole(a.whole), here(a.shape);
     const Philox random{seed, stream_id(a.name)};
-    const float bound = 1 / std::sqrt(static_cast<float>(layer.in));
-    for (std::int64_t i = 0; i < first.numel(); ++i)
-      first.data()[i] = bound * (2 * random.uniform(static_cast<std::uint64_t>(i)) - 1);
-    a.value.copy_from(first.to(device));
+    const float bound = 1 / std::sqrt(static_cast<float>(a.whole[1]));
+    for (std::int64_t i = 0; i < whole.numel(); ++i)
+      whole.data()[i] = bound * (2 * random.uniform(static_cast<std::uint64_t>(i)) - 1);
+    copy_from_whole(a, here, whole);
+    a.value.copy_from(here);
   }
   parameters_.round_values();
 }
@@ -107,11 +116,27 @@ LoraAdapters::LoraAdapters(const GptStage& model, const LoraOptions& options, st
 LoraAdapters::LoraAdapters(const GptStage& model, std::vector<Layer> layers, float dropout,
                            std::vector<std::string> targets)
     : layers_(std::move(layers)), dropout_(dropout), targets_(std::move(targets)) {
+  const bool first_rank = !model.options().tensor_group || model.options().tensor_group->rank() == 0;
   for (Layer& layer : layers_) {
-    check(!model.parameters()[layer.weight].is_split(),
-          "adapters for a layer that is split over ranks are not there; use data or pipeline parallelism");
-    layer.a = parameters_.declare(layer.name + ".lora_A.weight", {layer.parts * layer.rank, layer.in}, true);
-    layer.b = parameters_.declare(layer.name + ".lora_B.weight", {layer.parts * layer.out, layer.rank}, true);
+    const Parameter& w = model.parameters()[layer.weight];
+    const std::int64_t r = layer.rank, all_r = layer.parts * r;
+    Parameter a{
+        .name = layer.name + ".lora_A.weight", .shape = {all_r, layer.in}, .whole = {all_r, w.whole[1]}};
+    Parameter b{.name = layer.name + ".lora_B.weight",
+                .shape = {layer.parts * layer.out, r},
+                .whole = {w.whole[0], r}};
+    if (w.is_split()) {
+      if (dropout > 0)
+        fail_usage(
+            "LoRA's dropout does not go with tensor parallelism, where a rank has a part of the input");
+      Parameter &split = w.split_dim == 0 ? b : a, &same = w.split_dim == 0 ? a : b;
+      split.split_dim = w.split_dim;
+      split.slices = w.slices;
+      same.owner = first_rank;
+      same.partial = true;
+    }
+    layer.a = parameters_.declare(std::move(a));
+    layer.b = parameters_.declare(std::move(b));
   }
   parameters_.allocate(model.placement().device, model.placement().dtype);
 }

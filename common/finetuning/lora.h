@@ -5,7 +5,13 @@
 //     y = x w^T + b + (alpha / r) (x A^T) B^T         w (O, I) frozen, A (r, I), B (O, r) trained
 //
 // A starts random and B zero, so that training starts at the model as it is. After training the product can
-// be merged: w + (alpha / r) B A is a matrix like any other, and costs nothing more. Chapter 7 explains it.
+// be merged: w + (alpha / r) B A is a matrix like any other, and costs nothing more.
+//
+// Tensor parallelism (chapter 6) splits w by outputs or by inputs. The product follows: with w's outputs B is
+// split and A is on every rank, with its inputs A is split and B is on every rank. Either way a rank's share
+// of x A^T B^T is what it can compute alone, and the sum over ranks that the layer takes anyway completes it;
+// but the rank has seen only a part of the gradient of what is whole (Parameter::partial). Chapter 7 explains
+// it.
 #pragma once
 
 #include <cstdint>
@@ -63,7 +69,8 @@ bool is_target(const std::vector<std::string>& targets, const std::string& layer
 class LoraAdapters final : public LinearAdapter {
  public:
   /// Adapters for the linear layers of `model`'s blocks that `options` names: A uniform in
-  /// +- 1 / sqrt(I) from (seed, name), B zero. Error if a target names no layer. Not attached yet.
+  /// +- 1 / sqrt(I) from (seed, name), B zero. Error if a target names no layer of the whole model; a stage
+  /// may have none of them. Of a shard the parts that go with it. Not attached yet.
   LoraAdapters(const GptStage& model, const LoraOptions& options, std::uint64_t seed);
 
   void forward(const Tensor& y, const Tensor& x, std::size_t weight,
@@ -88,7 +95,7 @@ class LoraAdapters final : public LinearAdapter {
   struct Layer {
     std::string name;            // "h.0.attn.c_attn"
     std::size_t weight;          // its index in the model's store
-    std::int64_t in, out, rank;  // of each part
+    std::int64_t in, out, rank;  // of each part, as it stands here
     double alpha;
     std::int64_t parts;
     std::size_t a = 0, b = 0;  // in our store

@@ -22,6 +22,22 @@ struct PassBuffers {
   StageScratch scratch;
 };
 
+// ---- the last stage's part, behind a forward pass ----------------------------------------------------
+
+/// log p of every target that is not -1, row after row.
+std::vector<double> token_log_probabilities(GptStage& last, StageActivations& saved, StageScratch& scratch,
+                                            const Batch& batch);
+/// The same, summed over each row: log p(answer | prompt).
+std::vector<double> answer_log_probabilities(GptStage& last, StageActivations& saved, StageScratch& scratch,
+                                             const Batch& batch);
+/// DPO's loss of pairs. Rows 0 ... n - 1 of the batch are the chosen answers, rows n ... 2 n - 1 the rejected
+/// ones; so are the reference's log-probabilities. Leaves the gradient of share * loss for
+/// GptStage::backward.
+DpoLoss dpo_head(GptStage& last, StageActivations& saved, StageScratch& scratch, const Batch& batch,
+                 std::span<const double> reference, double beta, float share = 1);
+
+// ---- a whole model -----------------------------------------------------------------------------------
+
 /// Runs the model over the batch. log p of every target that is not -1, row after row.
 std::vector<double> token_log_probabilities(GptStage& model, PassBuffers& buffers, const Batch& batch,
                                             const ForwardOptions& options = {});
@@ -37,8 +53,8 @@ void backpropagate_tokens(GptStage& model, PassBuffers& buffers, const Batch& ba
 void backpropagate_answers(GptStage& model, PassBuffers& buffers, const Batch& batch,
                            std::span<const float> gradient, const ForwardOptions& options = {});
 
-/// DPO's loss of pairs, and its gradients. Rows 0 ... n - 1 of the batch are the chosen answers, rows n ... 2
-/// n - 1 the rejected ones; so are the reference's log-probabilities, made once before training.
+/// DPO's loss of pairs, and its gradients. The batch and the reference's log-probabilities, made once before
+/// training, are as in dpo_head.
 DpoLoss dpo_gradients(GptStage& model, PassBuffers& buffers, const Batch& batch,
                       std::span<const double> reference, double beta, const ForwardOptions& options = {});
 

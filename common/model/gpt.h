@@ -211,12 +211,9 @@ class GptStage {
   /// Which parameters train, by name; all do at first. Frozen ones keep their values, and no time is spent on
   /// the gradients of frozen matrices or below the lowest layer that trains.
   void set_trainable(const std::function<bool(const Parameter&)>& trains);
-  /// What is added to the linear layers of the blocks; it must outlive the stage. nullptr: nothing.
-  /// Alone only: shards have none.
-  void attach(LinearAdapter* adapter) {
-    check(!split() || adapter == nullptr, "adapters are added to a whole layer, not to a shard of one");
-    adapter_ = adapter;
-  }
+  /// What is added to the linear layers of the blocks, of a shard its part of that; it must outlive the
+  /// stage. nullptr: nothing.
+  void attach(LinearAdapter* adapter) { adapter_ = adapter; }
 
   /// Last stage: logits (B, T, V) of saved.output, written into `logits`, which is f32 on the CPU wherever
   /// the stage is.

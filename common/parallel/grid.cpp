@@ -8,6 +8,14 @@ std::string to_string(const Layout& layout) {
   return fmt::format("pp {}, dp {}, tp {}", layout.pp, layout.dp, layout.tp);
 }
 
+Layout fill_layout(const Layout& layout, int ranks) {
+  const int each = layout.pp * layout.tp;
+  if (ranks % each != 0)
+    fail_usage("{} ranks cannot be shared out over pp {} x tp {}; use a multiple of {}", ranks, layout.pp,
+               layout.tp, each);
+  return {.pp = layout.pp, .dp = ranks / each, .tp = layout.tp};
+}
+
 void validate(const Layout& layout, int ranks) {
   if (layout.pp < 1 || layout.dp < 1 || layout.tp < 1)
     fail_usage("every dimension of a layout has at least one rank, got {}", to_string(layout));

@@ -20,6 +20,8 @@ struct Layout {
 
 /// "pp 2, dp 2, tp 2".
 std::string to_string(const Layout& layout);
+/// The same with as many data-parallel ranks as make it `ranks`. UsageError if there is no such number.
+Layout fill_layout(const Layout& layout, int ranks);
 /// UsageError unless all are at least 1 and their product is `ranks`.
 void validate(const Layout& layout, int ranks);
 

@@ -41,31 +41,53 @@ void ParallelTrainer::resume(const std::filesystem::path& folder,
 }
 
 // Each parameter is put together by a sum in which every element has one rank that knows it; the others add
-// zeros. The sum is one of bits (i32), so that it is exact and a negative zero stays one.
-std::unique_ptr<GptStage> ParallelTrainer::gather_model() {
-  std::map<std::string, Tensor> mine;  // parts of whole tensors, by one of the data-parallel ranks
-  std::map<std::string, Parameter> described;
+// zeros. The sum is one of bits (i32), so that it is exact and a negative zero stays one. Of the ranks that
+// hold the same elements one has a `part` with its value, f32 on the CPU; nullptr: nothing here.
+Tensor ParallelModel::gather_values(const Shape& whole, const Parameter* part) {
+  const Tensor bits({element_count(whole)}, DType::i32), values(whole);
+  if (part != nullptr) {
+    copy_into_whole(*part, values, part->value);
+    std::memcpy(bits.raw(), values.raw(), values.bytes());
+  }
+  if (grid_.control->size() > 1) grid_.control->all_reduce(bits).wait();
+  std::memcpy(values.raw(), bits.raw(), bits.bytes());
+  return values;
+}
+
+std::unique_ptr<GptStage> ParallelModel::gather_model() {
+  std::map<std::string, Parameter> mine;  // parts of whole tensors, by one of the data-parallel ranks
   for (const auto& s : stages_)
     s->visit_values([&](const Parameter& p) {
       if (grid_.dp_rank != 0 || !p.owner) return;
-      mine[p.name] = p.value.clone();
-      described[p.name] = p;
+      Parameter& part = mine[p.name] = p;
+      part.value = p.value.clone();
     });
   const bool keeps = grid_.world.rank() == 0;
   auto whole =
       std::make_unique<GptStage>(config_, Placement{.buffers = {.values = keeps, .gradients = false}});
   for (const Parameter& p : whole->parameters().all()) {
-    const std::int64_t count = element_count(p.shape);
-    const Tensor bits({count}, DType::i32);
-    if (const auto found = mine.find(p.name); found != mine.end()) {
-      const Tensor values(p.shape);
-      copy_into_whole(described.at(p.name), values, found->second);
-      std::memcpy(bits.raw(), values.raw(), values.bytes());
-    }
-    if (grid_.control->size() > 1) grid_.control->all_reduce(bits).wait();
-    if (keeps) std::memcpy(p.value.raw(), bits.raw(), bits.bytes());
+    const auto found = mine.find(p.name);
+    const Tensor values = gather_values(p.shape, found == mine.end() ? nullptr : &found->second);
+    if (keeps) p.value.copy_from(values);
   }
   return keeps ? std::move(whole) : nullptr;
+}
+
+void ParallelModel::gather(const ParameterStore& whole, const std::vector<const ParameterStore*>& parts) {
+  for (const Parameter& p : whole.all()) {
+    const Parameter* found = nullptr;
+    for (const ParameterStore* store : parts)
+      if (const Parameter* here = store->find(p.name)) found = here;
+    Parameter part;
+    const bool tells = found != nullptr && grid_.dp_rank == 0 && found->owner;
+    if (tells) {
+      part = *found;
+      part.value = found->value.to(Device::cpu);
+    }
+    const Tensor values = gather_values(p.shape, tells ? &part : nullptr);
+    if (grid_.world.rank() == 0) p.value.copy_from(values);
+  }
+  if (grid_.world.rank() == 0) whole.round_values();
 }
 
 }  // namespace llm

@@ -49,15 +49,21 @@ PipelineRunner::PipelineRunner(std::vector<ShardedStage*> stages, PipelineSchedu
         "a schedule of {} ranks with {} chunks each was given {} stages on {} ranks", schedule_.ranks,
         schedule_.chunks, stages_.size(), pp.size());
   const bool tied_head = stages_.front()->stage().config().tied_head;
-  if (ties_across_ranks()) {
-    tied_ = pp.split(0, pp.rank(), "tied embedding");
+  // A frozen matrix has no gradient to share and no update to put off.
+  const Parameter* matrix = stages_.front()->stage().parameters().find("wte.weight");
+  if (matrix == nullptr) matrix = stages_.back()->stage().parameters().find("wte.weight");
+  const bool trains = matrix != nullptr && matrix->trains;
+  if (ties_across_ranks()) tied_ = pp.split(0, pp.rank(), "tied embedding");
+  if (!trains) tied_.reset();
+  if (tied_) {
     // What these units reduce is complete only after the two stages have met.
     for (int c = 0; c < schedule_.chunks; ++c) {
       if (is_first(c)) stages_[at(c)]->hold_back(0);
       if (is_last(c)) stages_[at(c)]->hold_back(stages_[at(c)]->partition().units.size() - 1);
     }
   }
-  defers_ = tied_head && (schedule_.ranks > 1 || (schedule_.micro_batches > 1 && stages_[0]->zero() < 2));
+  defers_ =
+      tied_head && trains && (schedule_.ranks > 1 || (schedule_.micro_batches > 1 && stages_[0]->zero() < 2));
 }
 
 bool PipelineRunner::ties_across_ranks() const {
@@ -122,7 +128,12 @@ void PipelineRunner::backward(int chunk, int micro_batch) {
     s.set_last_pass(last_pass);
     if (is_last(chunk)) {
       s.before_head(true);
-      losses_[at(micro_batch)] = s.stage().loss(f.saved, scratch_, f.batch.targets, input_->gradient_scale);
+      const auto numbers =
+          std::span(numbers_).subspan(at(micro_batch * input_->numbers), at(input_->numbers));
+      if (input_->head)
+        input_->head(micro_batch, s.stage(), f.saved, scratch_, numbers);
+      else
+        numbers[0] = s.stage().loss(f.saved, scratch_, f.batch.targets, input_->gradient_scale);
       s.after_head(true);
       if (last_pass && tied_) send_head_gradient();
     } else {
@@ -173,7 +184,7 @@ void PipelineRunner::transfer(std::span<const Instruction> group) {
 
 std::vector<double> PipelineRunner::step(const StepInput& input) {
   input_ = &input;
-  losses_.assign(at(schedule_.micro_batches), 0);
+  numbers_.assign(at(schedule_.micro_batches * input.numbers), 0);
   busy_seconds_ = 0;
   most_in_flight_ = 0;
   const std::vector<Instruction>& list = schedule_.instructions[at(pp_.rank())];
@@ -197,7 +208,7 @@ std::vector<double> PipelineRunner::step(const StepInput& input) {
   leaving_.clear();
   finish_embedding();
   input_ = nullptr;
-  return std::move(losses_);
+  return std::move(numbers_);
 }
 
 // ---- the tied embedding ------------------------------------------------------------------------
@@ -237,8 +248,8 @@ void PipelineRunner::finish_embedding() {
 
 // ---- without backward --------------------------------------------------------------------------
 
-double PipelineRunner::evaluate(const Batch& batch) {
-  double sum = 0;
+void PipelineRunner::evaluate(int number, const Batch& batch, std::span<double> numbers,
+                              const HeadPass& head) {
   // Stage after stage; a rank has its chunks at several places of the line.
   for (int stage = 0; stage < schedule_.stages(); ++stage) {
     if (stage % schedule_.ranks != pp_.rank()) continue;
@@ -260,10 +271,12 @@ double PipelineRunner::evaluate(const Batch& batch) {
       continue;
     }
     s.before_head(false);
-    sum = s.stage().loss(f.saved, scratch_, batch.targets, std::nullopt);
+    if (head)
+      head(number, s.stage(), f.saved, scratch_, numbers);
+    else
+      numbers[0] = s.stage().loss(f.saved, scratch_, batch.targets, std::nullopt);
     s.after_head(false);
   }
-  return sum;
 }
 
 std::int64_t PipelineRunner::activation_bytes() const {

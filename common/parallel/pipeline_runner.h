@@ -15,6 +15,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "common/parallel/communicator.h"
@@ -24,11 +25,18 @@
 
 namespace llm {
 
+/// What the last stage makes of its output: `numbers` are what all ranks are told of it, in a step the loss
+/// first. In a step it accumulates gradients and leaves d(loss)/d(output) in scratch.dstream.
+using HeadPass = std::function<void(int batch, GptStage& last, StageActivations& saved, StageScratch& scratch,
+                                    std::span<double> numbers)>;
+
 /// What the passes of a step are asked to do.
 struct StepInput {
   std::function<Batch(int micro_batch)> batch;  // of this pipeline's micro-batches
   std::function<ForwardOptions(int micro_batch)> options;
   float gradient_scale = 1;
+  HeadPass head = {};  // empty: the model's own loss of the targets, times gradient_scale
+  int numbers = 1;     // that the head gives for a micro-batch
 };
 
 class PipelineRunner {
@@ -37,13 +45,14 @@ class PipelineRunner {
   /// runner.
   PipelineRunner(std::vector<ShardedStage*> stages, PipelineSchedule schedule, Communicator& pp);
 
-  /// All passes of a step. Returns the sum of the losses of each micro-batch on the rank with the last stage,
-  /// zeros elsewhere. Gradients are complete, and their reduction over the data-parallel ranks has begun.
+  /// All passes of a step. Returns the numbers of each micro-batch (of the model's own head: the sum of its
+  /// losses) on the rank with the last stage, zeros elsewhere. Gradients are complete, and their reduction
+  /// over the data-parallel ranks has begun.
   std::vector<double> step(const StepInput& input);
 
-  /// Forward passes only, of one batch after the other: the sum of the losses over all targets on the last
-  /// stage, 0 elsewhere.
-  double evaluate(const Batch& batch);
+  /// Forward passes only, of one batch after the other. The head gives its numbers on the last stage; an
+  /// empty one gives the sum of the losses over all targets. Elsewhere they stay as they are.
+  void evaluate(int number, const Batch& batch, std::span<double> numbers, const HeadPass& head = {});
 
   const PipelineSchedule& schedule() const { return schedule_; }
   /// Bytes of activations that wait for their backward, scratch and messages, as they stand after a step.
@@ -91,7 +100,7 @@ class PipelineRunner {
   std::vector<Deferred> deferred_;
   SharedWork head_gradient_leaves_;
   const StepInput* input_ = nullptr;  // of the step under way
-  std::vector<double> losses_;
+  std::vector<double> numbers_;
   bool defers_ = false;
   double busy_seconds_ = 0;
   int flying_ = 0, most_in_flight_ = 0;

@@ -10,6 +10,7 @@ void ShardedStage::zero_gradients() {
     stage_.parameters().zero_gradients();
   else
     shard_has_sum_.assign(partition_.units.size(), false);
+  for (const Beside& b : beside_) b.store->zero_gradients();
 }
 
 void ShardedStage::before_backward(std::size_t unit) {
@@ -35,19 +36,20 @@ void ShardedStage::bring_gradients(std::size_t unit) {
   stage_.parameters().attach_gradients(u.parameters.first, u.parameters.last, unit_gradients_[unit]);
 }
 
-/// Sequence parallelism: of norms and the like each tensor-parallel rank has seen its positions only.
-void ShardedStage::sum_partial(std::size_t unit) const {
-  const ParameterUnit& u = partition_.units[unit].parameters;
-  for (std::size_t i = u.first; i < u.last; ++i) {
-    const Parameter& p = stage_.parameters()[i];
-    if (p.partial) stage_.options().tensor_group->all_reduce(p.gradient);
-  }
+/// Of what is not split, each tensor-parallel rank may have seen its part only: its positions (norms, with
+/// sequence parallelism), or its share of a layer (adapters).
+void ShardedStage::sum_partial(const Parameter& p) const {
+  if (p.partial && p.trains) stage_.options().tensor_group->all_reduce(p.gradient);
 }
 
 void ShardedStage::reduce(std::size_t unit) {
   const UnitPieces& u = partition_.units[unit];
-  if (u.count == 0) return;
-  sum_partial(unit);
+  if (!u.trains) {
+    unit_gradients_[unit] = {};
+    if (zero_ >= 2) stage_.parameters().attach_gradients(u.parameters.first, u.parameters.last, {});
+    return;
+  }
+  for (std::size_t i = u.parameters.first; i < u.parameters.last; ++i) sum_partial(stage_.parameters()[i]);
   const Device device = stage_.placement().device;
   if (zero_ == 0) {
     Reduction r{unit, unit_range(stage_.parameters().gradients(), unit), {}, {}};
@@ -95,6 +97,10 @@ void ShardedStage::finish_reduction(std::size_t index) {
 
 void ShardedStage::finish_gradients() {
   while (!reductions_.empty()) finish_reduction(0);
+  for (const Beside& b : beside_) {
+    for (const Parameter& p : b.store->all()) sum_partial(p);
+    if (dp_.size() > 1) dp_.all_reduce(b.store->gradients()).wait();
+  }
 }
 
 Tensor ShardedStage::owned_gradients(const OwnedRange& range) const {
@@ -105,6 +111,30 @@ Tensor ShardedStage::owned_gradients(const OwnedRange& range) const {
 void ShardedStage::add_squares(ExactSquares& squares) const {
   for (const OwnedRange& range : norm_partition_.owned)
     if (range.counted) squares.add(owned_gradients(range).to(Device::cpu).span());
+  if (dp_.rank() != 0) return;  // all of them have the same beside it
+  for (const Beside& b : beside_)
+    for (const Parameter& p : b.store->all())
+      if (p.trains && p.owner) squares.add(p.gradient.to(Device::cpu).span());
+}
+
+std::int64_t ShardedStage::trained_count() const {
+  std::int64_t count = 0;
+  const auto add_store = [&](const ParameterStore& store) {
+    for (const Parameter& p : store.all())
+      if (p.trains && p.owner) count += element_count(p.shape);
+  };
+  add_store(stage_.parameters());
+  for (const Beside& b : beside_) add_store(*b.store);
+  return count;
+}
+
+double ShardedStage::squares_alone() const {
+  double sum = 0;
+  for (const OwnedRange& range : norm_partition_.owned) sum += squared_norm(owned_gradients(range));
+  for (const Beside& b : beside_)
+    for (const Parameter& p : b.store->all())
+      if (p.trains) sum += squared_norm(p.gradient);
+  return sum;
 }
 
 }  // namespace llm

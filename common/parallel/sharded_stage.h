@@ -35,7 +35,8 @@ enum class OptimizerKind {
 class ShardedStage final : public PassListener {
  public:
   /// `stage` was built with the buffers that `stage_buffers(zero)` says; `dp` are the ranks that hold the
-  /// same layers. Both the stage's numbers and the moments are zeros until `initialize` or a checkpoint.
+  /// same layers. Both the stage's numbers and the moments are zeros until `initialize` or a checkpoint. What
+  /// is frozen now stays so: it has no moments.
   ShardedStage(GptStage stage, Communicator& dp, int zero, OptimizerKind kind, const AdamWOptions& options);
   ShardedStage(const ShardedStage&) = delete;
   ShardedStage& operator=(const ShardedStage&) = delete;
@@ -50,6 +51,10 @@ class ShardedStage final : public PassListener {
   /// First values. `fill` writes those of one unit at a time, of parameters [first, last) into `flat` (f32 on
   /// the CPU), on rank 0 of the data-parallel group; the others receive them.
   void initialize(const std::function<void(const ParameterUnit&, const Tensor& flat)>& fill);
+
+  /// Parameters that train beside the stage's own (chapter 7: adapters, another head). Every data-parallel
+  /// rank has all of them, whatever `zero` is. The store must outlive this.
+  void train_also(ParameterStore& store);
 
   // ---- a step ----
 
@@ -75,6 +80,11 @@ class ShardedStage final : public PassListener {
   /// Adds the squares of those reduced gradients that this rank counts: each element of the model once over
   /// all ranks.
   void add_squares(ExactSquares& squares) const;
+  /// Their sum where this rank is alone, in double, made where the gradients are.
+  double squares_alone() const;
+  /// Elements that train and that this rank's tensor-parallel place counts, those beside the stage among
+  /// them.
+  std::int64_t trained_count() const;
   /// Updates this rank's shard and brings the values of the others.
   void update(double learning_rate, double gradient_scale);
 
@@ -108,7 +118,7 @@ class ShardedStage final : public PassListener {
   Tensor unit_range(const Tensor& flat, std::size_t unit) const;
 
   // Gradients (sharded_gradients.cpp)
-  void sum_partial(std::size_t unit) const;
+  void sum_partial(const Parameter& parameter) const;
   void bring_gradients(std::size_t unit);
   void finish_reduction(std::size_t index);
 
@@ -123,6 +133,10 @@ class ShardedStage final : public PassListener {
     Tensor whole, part;  // what is reduced; where this rank's piece of the sum goes
     Work work;
   };
+  struct Beside {
+    ParameterStore* store;
+    AdamW optimizer;
+  };
   struct Gathered {
     Tensor values, part;
     std::optional<Work> work;  // under way
@@ -133,9 +147,10 @@ class ShardedStage final : public PassListener {
   int zero_;
   OptimizerKind kind_;
   AdamWOptions options_;
-  Partition partition_;       // over one rank with zero 0
-  Partition norm_partition_;  // over all ranks: who counts what in the norm
-  Tensor first_moment_, second_moment_;
+  Partition partition_;                  // over one rank with zero 0
+  Partition norm_partition_;             // over all ranks: who counts what in the norm
+  Tensor first_moment_, second_moment_;  // of the owned ranges
+  std::vector<Beside> beside_;
   Tensor gradient_shard_;  // zero 2 and 3
   Tensor value_shard_;     // zero 3
   bool last_pass_ = true;

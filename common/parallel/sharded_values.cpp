@@ -28,13 +28,18 @@ ShardedStage::ShardedStage(GptStage stage, Communicator& dp, int zero, Optimizer
         "the stage was built with other buffers than ZeRO {} has", zero);
   if (kind == OptimizerKind::sgd && at.device != Device::cpu)
     fail_usage("SGD is there for comparisons on the CPU; use AdamW on the device");
-  const Shape shape{partition_.shard_count};
+  const Shape shape{partition_.shard_count}, moments{partition_.moment_count};
   if (kind == OptimizerKind::adamw) {
-    first_moment_ = Tensor(shape, DType::f32, at.device);
-    second_moment_ = Tensor(shape, DType::f32, at.device);
+    first_moment_ = Tensor(moments, DType::f32, at.device);
+    second_moment_ = Tensor(moments, DType::f32, at.device);
   }
   if (zero >= 2) gradient_shard_ = Tensor(shape, DType::f32, at.device);
   if (zero == 3) value_shard_ = Tensor(shape, DType::f32, at.device);
+}
+
+void ShardedStage::train_also(ParameterStore& store) {
+  check(kind_ == OptimizerKind::adamw, "what trains beside a stage is updated by AdamW");
+  beside_.push_back({&store, AdamW(store, options_)});
 }
 
 bool ShardedStage::tied() const {
@@ -149,9 +154,10 @@ void ShardedStage::update(double learning_rate, double gradient_scale) {
       continue;
     }
     step.weight_decay = range.decay ? options_.weight_decay : 0;
-    adamw_update(values, first_moment_.range(range.shard, {range.count}),
-                 second_moment_.range(range.shard, {range.count}), gradients, step);
+    adamw_update(values, first_moment_.range(range.moment, {range.count}),
+                 second_moment_.range(range.moment, {range.count}), gradients, step);
   }
+  for (Beside& b : beside_) b.optimizer.step(learning_rate, gradient_scale);
   refresh_values();
 }
 
@@ -169,7 +175,7 @@ void ShardedStage::gather_updated() {
   std::vector<Gather> gathers;
   for (std::size_t i = 0; i < partition_.units.size(); ++i) {
     const UnitPieces& u = partition_.units[i];
-    if (u.count == 0) continue;
+    if (!u.trains) continue;
     const Tensor values = unit_range(stage_.parameters().values(), i);
     Gather g{values, {}, {}};
     if (u.piece * partition_.ranks == u.count) {
@@ -188,7 +194,7 @@ void ShardedStage::gather_updated() {
   std::size_t next = 0;
   for (std::size_t i = 0; i < partition_.units.size(); ++i) {
     const UnitPieces& u = partition_.units[i];
-    if (u.count == 0) continue;
+    if (!u.trains) continue;
     Gather& g = gathers[next++];
     g.work.wait();
     if (g.all.numel() != u.count)
@@ -208,8 +214,6 @@ std::vector<ShardedStage::StatePiece> ShardedStage::pieces_of(const Partition& p
   std::vector<StatePiece> pieces;
   for (const OwnedRange& range : partition.owned) {
     const ParameterUnit& unit = partition.units[range.unit].parameters;
-    // With zero 0 everything is here, laid out as the parameters are.
-    const std::int64_t in_shard = zero_ == 0 ? range.flat : range.shard;
     for (std::size_t i = unit.first; i < unit.last; ++i) {
       const Parameter& p = stage_.parameters()[i];
       const std::int64_t first = std::max(range.flat, p.offset);
@@ -218,7 +222,7 @@ std::vector<ShardedStage::StatePiece> ShardedStage::pieces_of(const Partition& p
       const std::int64_t within = first - range.flat;
       const Shape shape{last - first};
       const auto moment = [&](const Tensor& t) {
-        return t.defined() ? t.range(in_shard + within, shape) : Tensor();
+        return t.defined() ? t.range(partition_.moment_of(first), shape) : Tensor();
       };
       pieces.push_back({.parameter = &p,
                         .begin = first - p.offset,

@@ -18,19 +18,13 @@ void validate(const AdamWOptions& options) {
 
 std::vector<DecayRange> decay_ranges(const ParameterStore& parameters) {
   std::vector<DecayRange> ranges;
-  bool joins = false;  // whether the parameter before trains
   for (const Parameter& p : parameters.all()) {
-    if (!p.trains) {
-      joins = false;
-      continue;
-    }
-    if (joins && ranges.back().decay == p.decay) {
-      ranges.back().end = p.offset + p.value.numel();
-      continue;
-    }
-    if (joins) ranges.back().end = p.offset;
-    joins = true;
-    ranges.push_back({p.offset, p.offset + p.value.numel(), p.decay});
+    if (!p.trains) continue;
+    const std::int64_t end = p.offset + p.value.numel();
+    if (!ranges.empty() && ranges.back().end == p.offset && ranges.back().decay == p.decay)
+      ranges.back().end = end;
+    else
+      ranges.push_back({p.offset, end, p.decay});
   }
   return ranges;
 }
@@ -48,8 +42,8 @@ AdamWStep adamw_step(const AdamWOptions& options, std::int64_t step, double lear
 }
 
 AdamW::AdamW(const ParameterStore& parameters, const AdamWOptions& options)
-    : first_moment(Shape{parameters.count()}, DType::f32, parameters.values().device()),
-      second_moment(Shape{parameters.count()}, DType::f32, parameters.values().device()),
+    : first_moment(Shape{parameters.trained_count()}, DType::f32, parameters.values().device()),
+      second_moment(Shape{parameters.trained_count()}, DType::f32, parameters.values().device()),
       values_(parameters.values()),
       gradients_(parameters.gradients()),
       rounded_(parameters.rounded()),
@@ -61,12 +55,14 @@ AdamW::AdamW(const ParameterStore& parameters, const AdamWOptions& options)
 void AdamW::step(double learning_rate, double gradient_scale) {
   ++steps_taken;
   AdamWStep update = adamw_step(options_, steps_taken, learning_rate, gradient_scale);
+  std::int64_t moment = 0;
   for (const DecayRange& range : ranges_) {
     update.weight_decay = range.decay ? options_.weight_decay : 0;
     const Shape shape{range.end - range.begin};
-    adamw_update(values_.range(range.begin, shape), first_moment.range(range.begin, shape),
-                 second_moment.range(range.begin, shape), gradients_.range(range.begin, shape), update,
+    adamw_update(values_.range(range.begin, shape), first_moment.range(moment, shape),
+                 second_moment.range(moment, shape), gradients_.range(range.begin, shape), update,
                  rounded_.defined() ? rounded_.range(range.begin, shape) : Tensor());
+    moment += range.end - range.begin;
   }
 }
 

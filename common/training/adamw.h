@@ -35,8 +35,7 @@ struct DecayRange {
   bool decay = true;
 };
 
-/// The store's parameters that train, as few stretches: neighbours of one kind are joined (gaps between them
-/// belong to either).
+/// The store's parameters that train, as few stretches: neighbours of one kind are joined.
 std::vector<DecayRange> decay_ranges(const ParameterStore& parameters);
 
 class AdamW {
@@ -48,7 +47,8 @@ class AdamW {
   void step(double learning_rate, double gradient_scale = 1);
 
   std::int64_t steps_taken = 0;
-  Tensor first_moment, second_moment;  // (count) f32, laid out as the parameters are, on their device
+  // f32, on the parameters' device: of those that train, in their order and without gaps.
+  Tensor first_moment, second_moment;
 
  private:
   Tensor values_, gradients_, rounded_;  // the store's
