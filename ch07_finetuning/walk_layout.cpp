@@ -23,6 +23,7 @@ TuneOptions with_layout(TuneOptions o, const GptConfig& config) {
         "a step of {} examples does not fall into {} micro-batches of one size; --batch must be a multiple",
         o.batch, o.accumulate);
   validate(o.parallel, config, o.accumulate);
+  if (o.lora) validate(*o.lora, layout.tp);
   return o;
 }
 

@@ -73,6 +73,25 @@ TEST(FinetuningLayouts, ThreeDimensions) {
   }
 }
 
+TEST(FinetuningLayouts, WhatIsFrozenHasNoMoments) {
+  GptStage start(config_of());
+  for (const int zero : {0, 1}) {
+    run_ranks(2, {}, [&](Communicator& world) {
+      ParallelTunerOptions o;
+      o.micro_batches = 2;
+      o.parallel.layout = {.dp = 2};
+      o.parallel.zero = zero;
+      o.trains = trained_by(TrainedPart::last_block, start.config());
+      ParallelTuner tuner(world, start, {}, o);
+      const std::int64_t trained = tuner.model().stages().front()->stage().parameters().trained_count();
+      const std::int64_t here = tuner.model().stages().front()->partition().moment_count;
+      EXPECT_LT(trained, start.parameters().count() / 2);
+      EXPECT_LE(here, zero == 0 ? trained : (trained + 1) / 2 + 1);
+      EXPECT_EQ(tuner.model().trained_count(), trained);
+    });
+  }
+}
+
 // Frozen parameters are in no shard; what trains beside a stage is on every rank.
 TEST(FinetuningLayouts, ZeroStages) {
   for (const Named& task : tasks()) {

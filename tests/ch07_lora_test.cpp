@@ -269,6 +269,7 @@ TEST(Freezing, TrainsWhatIsAskedForOnly) {
   };
   model.set_trainable(last_block);
   AdamW optimizer(model.parameters(), {.weight_decay = 0.5F});
+  EXPECT_EQ(optimizer.first_moment.numel(), model.parameters().trained_count()) << "what is frozen has none";
   const std::vector<float> before = copy(model.parameters().values());
   run(model, tokens, targets);
   double squares = 0;

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "common/core/file.h"
 #include "common/finetuning/lora.h"
@@ -33,7 +36,7 @@ class Finetuning : public testing::Test {
     GptConfig config;
     config.vocab_size = 400;
     config.context = 256;
-    config.layers = 1;
+    config.layers = 2;
     config.heads = 2;
     config.channels = 16;
     GptStage model(config);
@@ -48,6 +51,15 @@ class Finetuning : public testing::Test {
   static std::string at(const std::string& name) { return (root_ / name).string(); }
   static std::string from_base(const std::string& out) {
     return "--model " + at("base") + " --out " + at(out) + " --steps 2 --batch 4 ";
+  }
+  /// The losses that a run wrote.
+  static std::vector<double> losses(const std::string& out) {
+    std::vector<double> all;
+    std::ifstream file(root_ / out / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);)
+      if (const auto record = nlohmann::json::parse(line); record.contains("loss"))
+        all.push_back(record["loss"]);
+    return all;
   }
   static inline fs::path root_;
 };
@@ -96,6 +108,43 @@ TEST_F(Finetuning, LearnsPreferencesAndRewards) {
   ASSERT_EQ(g.exit_code, 0) << g.output;
 }
 
+// Chapter 6's layouts; what they compute is tested in ch07_layouts_test.cpp.
+TEST_F(Finetuning, TrainsOnSeveralRanks) {
+  const std::string commands[] = {"instruct --questions 20 --held-out 2 --lora 2 ", "classify --stories 60 ",
+                                  "dpo --pairs 8 --held-out 2 "};
+  for (const std::string& command : commands) {
+    std::vector<double> alone;
+    for (const std::string layout : {"--accumulate 2", "--ranks 2", "--tp 2", "--pp 2"}) {
+      const ShellOutcome o = run(command + from_base("layout") + layout);
+      ASSERT_EQ(o.exit_code, 0) << o.output;
+      const std::vector<double> now = losses("layout");
+      ASSERT_EQ(now.size(), 2u) << o.output;
+      if (alone.empty()) alone = now;
+      if (layout == "--pp 2") {
+        EXPECT_EQ(now, alone) << command;
+      }
+      for (std::size_t i = 0; i < 2; ++i)
+        EXPECT_NEAR(now[i], alone[i], 1e-5 * alone[i]) << command << layout << ", step " << i + 1;
+    }
+  }
+}
+
+TEST_F(Finetuning, TrainsUnderMpirun) {
+  if (!fs::exists(LLM_BIN_DIR "/../tests/mpi_ranks")) GTEST_SKIP() << "this build has no MPI";
+  const std::string arguments = "instruct --questions 20 --held-out 2 --accumulate 2 ";
+  ASSERT_EQ(run(arguments + from_base("threads") + "--ranks 2").exit_code, 0);
+  const ShellOutcome o = run_shell(
+      "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 "
+      "OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none ASAN_OPTIONS=detect_leaks=0 "
+      "timeout -k 5 100 mpirun -n 2 --map-by :OVERSUBSCRIBE --bind-to none " LLM_BIN_DIR "/ch07_finetuning " +
+      arguments + from_base("processes"));
+  ASSERT_EQ(o.exit_code, 0) << o.output;
+  EXPECT_EQ(losses("processes"), losses("threads"));
+  EXPECT_EQ(read_file(root_ / "processes" / "model.safetensors"),
+            read_file(root_ / "threads" / "model.safetensors"));
+  EXPECT_EQ(o.output.find("After:"), o.output.rfind("After:")) << "said once\n" << o.output;
+}
+
 TEST_F(Finetuning, Evaluates) {
   write_file(root_ / "choices.jsonl", "{\"context\": \"a\", \"choices\": [\"b\", \"c\"], \"gold\": 1}\n");
   write_file(root_ / "text.txt", "Some words.");
@@ -120,6 +169,13 @@ TEST_F(Finetuning, RefusesInOneSentence) {
   fails(2, "instruct " + from_base("x") + "--template jinja", "there is no template");
   fails(1, "instruct " + from_base("x") + "--data " + at("base/vocab.json"), "no JSON array");
   fails(2, "instruct " + from_base("x") + "--lora 4 --targets q_proj", "no linear layer's name");
+  fails(2, "instruct " + from_base("x") + "--ranks 3", "3 micro-batches of one size");
+  fails(2, "instruct " + from_base("x") + "--ranks 4 --accumulate 2", "4 data-parallel ranks");
+  fails(2, "instruct " + from_base("x") + "--ranks 2 --pp 3", "cannot be shared out");
+  fails(2, "classify " + from_base("x") + "--pp 4", "a model of 2 layers");
+  fails(2, "instruct " + from_base("x") + "--tp 2 --lora 2 --lora-dropout 0.1", "tensor parallelism");
+  fails(2, "dpo " + from_base("x") + "--pp 2 --zero 2", "ZeRO 2");
+  fails(2, "grpo " + from_base("x") + "--ranks 2", "--ranks");
   fails(2, "dpo " + from_base("x") + "--beta 0", "--beta");
   fails(2, "grpo " + from_base("x") + "--group 1", "--group");
   fails(2, "evaluate --model " + at("base"), "nothing to evaluate on");

@@ -49,11 +49,13 @@ void lora_merge(const Tensor& w, const LowRank& m) {
                    {.alpha = m.scale, .beta = 1});
 }
 
-void validate(const LoraOptions& o) {
+void validate(const LoraOptions& o, int tensor_ranks) {
   if (o.rank < 1 || o.rank > 65536) fail_usage("LoRA's rank must be from 1 to 65536, got {}", o.rank);
   if (!(o.alpha > 0) || !std::isfinite(o.alpha)) fail_usage("LoRA's alpha must be positive, got {}", o.alpha);
   if (!(o.dropout >= 0 && o.dropout < 1))
     fail_usage("LoRA's dropout must be at least 0 and less than 1, got {}", o.dropout);
+  if (o.dropout > 0 && tensor_ranks > 1)
+    fail_usage("LoRA's dropout does not go with tensor parallelism, where a rank has a part of the input");
   if (o.targets.empty()) fail_usage("LoRA needs at least one layer to adapt");
 }
 
@@ -84,7 +86,8 @@ LoraAdapters::LoraAdapters(const GptStage& model, const LoraOptions& options, st
     : LoraAdapters(
           model,
           [&] {
-            validate(options);
+            const auto& group = model.options().tensor_group;
+            validate(options, group ? group->size() : 1);
             check_targets(options.targets, model.config().layers);
             std::vector<Layer> layers;
             const auto& all = model.parameters().all();
@@ -126,9 +129,6 @@ LoraAdapters::LoraAdapters(const GptStage& model, std::vector<Layer> layers, flo
                 .shape = {layer.parts * layer.out, r},
                 .whole = {w.whole[0], r}};
     if (w.is_split()) {
-      if (dropout > 0)
-        fail_usage(
-            "LoRA's dropout does not go with tensor parallelism, where a rank has a part of the input");
       Parameter &split = w.split_dim == 0 ? b : a, &same = w.split_dim == 0 ? a : b;
       split.split_dim = w.split_dim;
       split.slices = w.slices;

@@ -60,8 +60,8 @@ struct LoraOptions {
   bool split_qkv = false;  // adapters of their own for queries, keys and values
 };
 
-/// UsageError unless rank >= 1, alpha > 0 and 0 <= dropout < 1.
-void validate(const LoraOptions& options);
+/// UsageError unless rank >= 1, alpha > 0 and 0 <= dropout < 1, and 0 where several ranks share a layer.
+void validate(const LoraOptions& options, int tensor_ranks = 1);
 
 /// Whether a linear layer of that name is among the targets.
 bool is_target(const std::vector<std::string>& targets, const std::string& layer);
