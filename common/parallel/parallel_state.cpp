@@ -1,4 +1,4 @@
-// Checkpoints of a parallel run, and its model in one piece. See parallel_trainer.h.
+// Checkpoints of a parallel run, and its model in one piece. See parallel_trainer.h and parallel_model.h.
 #include <cstring>
 
 #include "common/core/error.h"

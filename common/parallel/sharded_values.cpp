@@ -128,7 +128,7 @@ void ShardedStage::before_head(bool training) {
   }
   if (!training) return;
   bring_gradients(head_unit());
-  if (tied()) bring_gradients(0);
+  if (tied() && partition_.units[0].trains) bring_gradients(0);
 }
 
 void ShardedStage::after_head(bool training) {
