@@ -83,12 +83,12 @@ TEST(Nccl, IsCheckedOverTheHost) {
 TEST(Nccl, TellsTheOthersAndAbortsWhenItFails) {
   for (const bool at_once : {false, true}) {
     const std::string failure = run_nccl(3, 60, [&](Communicator& c) {
-      c.all_reduce(on_device(5)).wait();
-      if (c.rank() == 1) {
-        nccl_stub::faults().calls_until_fault = 0;
-        nccl_stub::faults().error_at_once = at_once;
-      }
       try {
+        c.all_reduce(on_device(5)).wait();
+        if (c.rank() == 1) {
+          nccl_stub::faults().calls_until_fault = 0;
+          nccl_stub::faults().error_at_once = at_once;
+        }
         c.all_reduce(on_device(5)).wait();
       } catch (const PeerError& e) {  // of the ranks 0 and 2, which would wait a minute
         EXPECT_EQ(std::string(e.what()).substr(0, 75),
