@@ -104,7 +104,7 @@ TEST(Grid, OnTheDevice) {
   const Outcome alone = run(r);
   for (const ParallelOptions& o :
        {layout(1, 2, 1), layout(1, 2, 1, 1), layout(1, 2, 1, 2), layout(1, 2, 1, 3), layout(2, 1, 1),
-        layout(1, 1, 2), layout(2, 2, 2, 1)}) {
+        layout(1, 1, 2), layout(2, 1, 2), layout(2, 2, 2, 1)}) {
     r.parallel = o;
     expect_close(alone, run(r), fmt::format("{}, zero {}", to_string(o.layout), o.zero), 2e-5);
   }
