@@ -27,12 +27,6 @@ Tensor answer_weights(const Batch& batch, std::span<const float> gradient) {
   return weights;
 }
 
-void backpropagate(GptStage& model, PassBuffers& buffers, const Batch& batch, const Tensor& weights,
-                   const ForwardOptions& options) {
-  model.loss(buffers.saved, buffers.scratch, batch.targets, 1.0F, weights);
-  model.backward(buffers.saved, buffers.scratch, batch.inputs, options);
-}
-
 }  // namespace
 
 std::vector<double> token_log_probabilities(GptStage& last, StageActivations& saved, StageScratch& scratch,
@@ -90,12 +84,8 @@ void backpropagate_tokens(GptStage& model, PassBuffers& buffers, const Batch& ba
     weights.data()[i] = -gradient[next++];
   });
   check(next == gradient.size(), "{} gradients were given for {} targets", gradient.size(), next);
-  backpropagate(model, buffers, batch, weights, options);
-}
-
-void backpropagate_answers(GptStage& model, PassBuffers& buffers, const Batch& batch,
-                           std::span<const float> gradient, const ForwardOptions& options) {
-  backpropagate(model, buffers, batch, answer_weights(batch, gradient), options);
+  model.loss(buffers.saved, buffers.scratch, batch.targets, 1.0F, weights);
+  model.backward(buffers.saved, buffers.scratch, batch.inputs, options);
 }
 
 DpoLoss dpo_gradients(GptStage& model, PassBuffers& buffers, const Batch& batch,

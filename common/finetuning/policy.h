@@ -49,9 +49,6 @@ std::vector<double> answer_log_probabilities(GptStage& model, PassBuffers& buffe
 /// -1, row after row. Gradients of the parameters accumulate.
 void backpropagate_tokens(GptStage& model, PassBuffers& buffers, const Batch& batch,
                           std::span<const float> gradient, const ForwardOptions& options = {});
-/// `gradient` holds one number per row, of the row's sum.
-void backpropagate_answers(GptStage& model, PassBuffers& buffers, const Batch& batch,
-                           std::span<const float> gradient, const ForwardOptions& options = {});
 
 /// DPO's loss of pairs, and its gradients. The batch and the reference's log-probabilities, made once before
 /// training, are as in dpo_head.

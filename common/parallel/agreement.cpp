@@ -1,3 +1,4 @@
+// Rank 0 tells its options, and all compare. See agreement.h.
 #include "common/parallel/agreement.h"
 
 #include <algorithm>

@@ -20,8 +20,7 @@ void validate(const ParallelOptions& o, const GptConfig& config, std::int64_t mi
   if (o.zero >= 2 && o.layout.pp > 1)
     fail_usage(
         "ZeRO {} reduces gradients after every pass, which a pipeline does not have the time for; use ZeRO 0 "
-        "or "
-        "1 with {} pipeline stages",
+        "or 1 with {} pipeline stages",
         o.zero, o.layout.pp);
   if (micro_batches % o.layout.dp != 0)
     fail_usage("a step of {} micro-batches cannot be shared out over {} data-parallel ranks; use a multiple",
