@@ -118,26 +118,32 @@ bool MpiRun::progress(MpiOperation& operation) {
   }
 }
 
+// An operation that failed stays, for its other messages may still be on their way into its tensors.
 void MpiRun::progress() {
-  try {
-    for (auto i = under_way_.begin(); i != under_way_.end();)
-      i = progress(**i) ? under_way_.erase(i) : std::next(i);
-  } catch (const Error& e) {
-    fail_here(e);
+  for (auto i = under_way_.begin(); i != under_way_.end();) {
+    MpiOperation& operation = **i;
+    bool over = false;
+    try {
+      over = operation.failure.empty() && progress(operation);
+    } catch (const Error& e) {
+      operation.failure = e.what();
+    }
+    i = over ? under_way_.erase(i) : std::next(i);
   }
 }
 
-void MpiRun::fail_here(const Error& error) {
-  if (failure_.empty()) failure_ = error.what();
-  throw error;
+/// True if it finished; throws if it failed.
+bool MpiRun::look_at(const MpiOperation& operation) {
+  progress();
+  if (operation.failure.empty()) return operation.finished;
+  failure_ = operation.failure;
+  throw Error(failure_);
 }
 
 void MpiRun::wait(MpiOperation& operation) {
   throw_if_failed();
   Patience patience(deadline);
-  for (int looks = 0; !operation.finished; ++looks) {
-    progress();
-    if (operation.finished) return;
+  for (int looks = 0; !look_at(operation); ++looks) {
     const bool late = patience.over();
     if (told_to_end || late) {
       const std::string whom = describe_ranks(missing_ranks(operation), operation.group->processes);
@@ -152,8 +158,7 @@ void MpiRun::wait(MpiOperation& operation) {
 
 bool MpiRun::done(MpiOperation& operation) {
   throw_if_failed();
-  progress();
-  return operation.finished;
+  return look_at(operation);
 }
 
 }  // namespace llm

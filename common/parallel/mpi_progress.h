@@ -42,6 +42,7 @@ struct MpiOperation {
   std::deque<std::function<void()>> phases;  // still to come
   std::vector<Tensor> kept;                  // what the messages read and write
   bool finished = false;
+  std::string failure;  // thrown to who waits for this operation, and not by what else looks at it
 
   void send(const void* from, std::size_t bytes, int peer, int tag);
   void recv(void* to, std::size_t bytes, int peer, int tag);
@@ -61,7 +62,6 @@ class MpiRun {
   void start(const std::shared_ptr<MpiOperation>& operation);
   void wait(MpiOperation& operation);
   bool done(MpiOperation& operation);
-  [[noreturn]] void fail_here(const Error& error);
   void throw_if_failed() const {
     if (!failure_.empty()) throw Error(failure_);
   }
@@ -69,6 +69,7 @@ class MpiRun {
  private:
   void progress();
   bool progress(MpiOperation& operation);
+  bool look_at(const MpiOperation& operation);
 
   std::list<std::shared_ptr<MpiOperation>> under_way_;
   std::string failure_;  // of this rank: it does not work any more
