@@ -81,7 +81,7 @@ void fill_disk(pid_t process) {
 
 // Rank 2 of a pipeline of two stages with two replicas each, one of which waits for rank 0.
 TEST_F(FailingRanks, EndAllAndTheRestGoesOn) {
-  if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
+  if (!has_mpirun()) GTEST_SKIP() << "this build has no MPI";
   struct Case {
     const char* name;
     std::function<void(pid_t)> strike;
@@ -136,7 +136,7 @@ TEST_F(FailingRanks, ThreadsEndOnAFullDiskAndSaveWhenInterrupted) {
 }
 
 TEST_F(FailingRanks, SayWhichOneWasStartedOtherwise) {
-  if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
+  if (!has_mpirun()) GTEST_SKIP() << "this build has no MPI";
   const auto started = [](const std::string& options, const std::string& of_rank_1) {
     const fs::path out = root_ / "otherwise";
     return run_shell(mpirun() + "-n 1 " + program(out, options) + " : -n 1 " + program(out, of_rank_1) +

@@ -1,16 +1,17 @@
 // Ranks as processes: what mpirun's ranks say, and how they end when one fails.
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <future>
 #include <regex>
 #include <string>
 #include <vector>
 
+#include "tests/mpirun.h"
 #include "tests/run_shell.h"
 
 namespace {
 
+using llm::mpirun;
 using llm::run_shell;
 using Outcome = llm::ShellOutcome;
 
@@ -20,23 +21,16 @@ int messages(const std::string& output) {
   return static_cast<int>(std::distance(std::sregex_iterator(output.begin(), output.end(), line), {}));
 }
 
-/// Small messages wait for their receiver as large ones do, so that what could deadlock does. `deadline` is
-/// in seconds.
+/// `deadline` is in seconds.
 Outcome run_scene(const std::string& scene, const std::string& how = "", int ranks = 4, int deadline = 60) {
-  const std::string command =
-      "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 "
-      "OMPI_MCA_btl_vader_eager_limit=64 OMPI_MCA_btl=self,vader "
-      "OMPI_MCA_btl_vader_single_copy_mechanism=none "
-      "ASAN_OPTIONS=detect_leaks=0 LLM_DEADLINE=" +
-      std::to_string(deadline) + " timeout -k 5 300 mpirun -n " + std::to_string(ranks) +
-      " --map-by :OVERSUBSCRIBE --bind-to none " LLM_BIN_DIR "/../tests/mpi_ranks '" + scene + "' " + how;
-  return run_shell(command);
+  return run_shell(mpirun(deadline) + "-n " + std::to_string(ranks) +
+                   " " LLM_BIN_DIR "/../tests/mpi_ranks '" + scene + "' " + how);
 }
 
 class Mpi : public testing::Test {
  protected:
   void SetUp() override {
-    if (!std::filesystem::exists(LLM_BIN_DIR "/../tests/mpi_ranks")) GTEST_SKIP() << "this build has no MPI";
+    if (!llm::has_mpirun()) GTEST_SKIP() << "this build has no MPI";
   }
 };
 

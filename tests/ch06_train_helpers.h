@@ -10,6 +10,7 @@
 #include "common/core/file.h"
 #include "common/text/documents_folder.h"
 #include "common/tokenizer/token_folder.h"
+#include "tests/mpirun.h"
 #include "tests/run_shell.h"
 
 namespace llm {
@@ -38,15 +39,6 @@ class TrainProgram : public testing::Test {
            " --layers 4 --heads 2 --channels 16 --context 16 --samples windows --batch 2 --accumulate 4"
            " --eval-batches 2 " +
            options;
-  }
-  static bool has_mpi() { return fs::exists(LLM_BIN_DIR "/../tests/mpi_ranks"); }
-  /// A line of shell that starts what follows, "-n 4 PROGRAM" or "-n 1 PROGRAM : -n 3 ANOTHER". `deadline` is
-  /// in seconds.
-  static std::string mpirun(int deadline = 20) {
-    return "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 "
-           "OMPI_MCA_btl_vader_eager_limit=64 OMPI_MCA_btl=self,vader "
-           "OMPI_MCA_btl_vader_single_copy_mechanism=none ASAN_OPTIONS=detect_leaks=0 LLM_DEADLINE=" +
-           std::to_string(deadline) + " timeout -k 5 200 mpirun --map-by :OVERSUBSCRIBE --bind-to none ";
   }
   static std::string weights(const fs::path& out) { return read_file(out / "model.safetensors"); }
 

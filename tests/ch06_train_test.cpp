@@ -12,7 +12,7 @@ using Train = TrainProgram;
 TEST_F(Train, ThreadsAndProcessesWriteTheSameModel) {
   const ShellOutcome threads = run_shell(program(root_ / "threads", "--steps 6 --ranks 4 --pp 2 --tp 2"));
   ASSERT_EQ(threads.exit_code, 0) << threads.output;
-  if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
+  if (!has_mpirun()) GTEST_SKIP() << "this build has no MPI";
   const ShellOutcome processes =
       run_shell(mpirun() + "-n 4 " + program(root_ / "processes", "--steps 6 --pp 2 --tp 2"));
   ASSERT_EQ(processes.exit_code, 0) << processes.output;
@@ -34,7 +34,7 @@ TEST_F(Train, GoesOnUnderAnotherLayout) {
 
 /// On a machine without Slurm: an `srun` that knows of --options only that they are not the program.
 TEST_F(Train, StartsUnderSlurm) {
-  if (!has_mpi()) GTEST_SKIP() << "this build has no MPI";
+  if (!has_mpirun()) GTEST_SKIP() << "this build has no MPI";
   const fs::path bin = fs::canonical(LLM_BIN_DIR), source = bin / "../../..", out = root_ / "slurm";
   fs::create_directories(root_ / "bin");
   std::ofstream(root_ / "bin" / "srun")

@@ -14,6 +14,7 @@
 #include "common/model/huggingface.h"
 #include "common/text/documents_folder.h"
 #include "common/tokenizer/token_folder.h"
+#include "tests/mpirun.h"
 #include "tests/run_shell.h"
 
 namespace llm {
@@ -130,14 +131,11 @@ TEST_F(Finetuning, TrainsOnSeveralRanks) {
 }
 
 TEST_F(Finetuning, TrainsUnderMpirun) {
-  if (!fs::exists(LLM_BIN_DIR "/../tests/mpi_ranks")) GTEST_SKIP() << "this build has no MPI";
+  if (!has_mpirun()) GTEST_SKIP() << "this build has no MPI";
   const std::string arguments = "instruct --questions 20 --held-out 2 --accumulate 2 ";
   ASSERT_EQ(run(arguments + from_base("threads") + "--ranks 2").exit_code, 0);
-  const ShellOutcome o = run_shell(
-      "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 "
-      "OMPI_MCA_btl=self,vader OMPI_MCA_btl_vader_single_copy_mechanism=none ASAN_OPTIONS=detect_leaks=0 "
-      "timeout -k 5 100 mpirun -n 2 --map-by :OVERSUBSCRIBE --bind-to none " LLM_BIN_DIR "/ch07_finetuning " +
-      arguments + from_base("processes"));
+  const ShellOutcome o =
+      run_shell(mpirun() + "-n 2 " LLM_BIN_DIR "/ch07_finetuning " + arguments + from_base("processes"));
   ASSERT_EQ(o.exit_code, 0) << o.output;
   EXPECT_EQ(losses("processes"), losses("threads"));
   EXPECT_EQ(read_file(root_ / "processes" / "model.safetensors"),

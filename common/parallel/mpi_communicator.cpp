@@ -290,8 +290,9 @@ void abort_mpi(const std::string& sentence, int exit_code) {
   if (first_to_speak()) {
     const std::string line = sentence + "\n";
     (void)!write(STDERR_FILENO, line.data(), line.size());
+    usleep(100'000);  // mpirun passes on what it has read when the run ends, and no more
   } else {
-    usleep(200'000);  // who speaks ends us
+    usleep(2'000'000);  // who speaks ends us
   }
   MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::_Exit(exit_code);
