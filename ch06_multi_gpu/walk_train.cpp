@@ -116,7 +116,7 @@ class Run {
                c.layers, c.heads, c.channels, c.context, with_commas(c.vocab_size),
                with_commas(parameter_count(c)));
     fmt::print("Layout: {} ranks = {}{}{}{}{}\n", o.layout.ranks(), to_string(o.layout),
-               o.zero > 0 ? fmt::format(", ZeRO {}", o.zero) : "",
+               o.zero > 0 ? fmt::format(", ZeRO {}{}", o.zero, o.no_sync ? " without sync" : "") : "",
                o.layout.pp > 1 ? fmt::format(", schedule {}", pipeline_kind_name(o.schedule)) : "",
                o.sequence_parallel ? ", sequence parallel" : "", o.recompute ? ", recomputation" : "");
     fmt::print("Run: {} steps of {} micro-batches of {} rows, {} on each of {} data-parallel ranks\n",

@@ -91,9 +91,14 @@ TEST(DataParallel, AccumulatesMicroBatches) {
     outcomes.push_back(run(r));
     expect_close(alone, outcomes.back(), fmt::format("zero {}", zero));
   }
-  // 0 and 1 add up micro-batches first; 2 and 3 ranks first.
+  // 0 and 1 add up micro-batches first; 2 and 3 ranks first, unless they are told not to.
   expect_same_bits(outcomes[0], outcomes[1], "zero 1");
   expect_same_bits(outcomes[2], outcomes[3], "zero 3");
+  for (const int zero : {0, 1, 2, 3}) {
+    r.parallel = layout(1, 2, 1, zero);
+    r.parallel.no_sync = true;
+    expect_same_bits(outcomes[0], run(r), fmt::format("zero {} without sync", zero));
+  }
 }
 
 TEST(DataParallel, UntiedHeadAndNoBias) {

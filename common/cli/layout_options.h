@@ -18,6 +18,8 @@ void add_layout_options(CLI::App* app, Command& c, const char* ranks) {
       ->check(between(1, 1024))
       ->capture_default_str();
   app->add_option("--zero", c.parallel.zero, "ZeRO stage")->check(between(0, 3))->capture_default_str();
+  app->add_flag("--no-sync", c.parallel.no_sync,
+                "ZeRO 2 and 3: add up a rank's micro-batches before they are reduced");
   app->add_flag("--nccl", c.nccl, "under mpirun: numbers go from GPU to GPU, over NCCL");
   app->add_option("--deadline", c.deadline, "seconds that a rank waits for another; 0: LLM_DEADLINE or 60")
       ->check(between(0, 1e6))

@@ -44,6 +44,7 @@ Communicator& agreed(Communicator& world, const ParallelOptions& o, std::int64_t
   const auto text = [](auto value) { return fmt::format("{}", value); };
   check_agreement(world, {{"layout", to_string(o.layout)},
                           {"ZeRO stage", text(o.zero)},
+                          {"no-sync", text(o.no_sync)},
                           {"pipeline schedule", std::string(pipeline_kind_name(o.schedule))},
                           {"chunks", text(o.chunks)},
                           {"sequence parallel", text(o.sequence_parallel)},
@@ -91,8 +92,8 @@ ParallelModel::ParallelModel(Communicator& world, const GptConfig& config, const
     layers_.push_back(range);
     GptStage stage(config, range.first, range.last, at, stage_options);
     if (trains) stage.set_trainable(trains);
-    stages_.push_back(
-        std::make_unique<ShardedStage>(std::move(stage), *grid_.dp, options.zero, options.optimizer, adamw));
+    stages_.push_back(std::make_unique<ShardedStage>(std::move(stage), *grid_.dp, options.zero,
+                                                     options.optimizer, adamw, options.no_sync));
     chunks.push_back(stages_.back().get());
   }
   runner_ = std::make_unique<PipelineRunner>(chunks, std::move(schedule), *grid_.pp);

@@ -19,7 +19,8 @@ namespace llm {
 
 struct ParallelOptions {
   Layout layout;
-  int zero = 0;  // 2 and 3 need pp = 1: their gradients are gone after every pass
+  int zero = 0;          // 2 and 3 need pp = 1
+  bool no_sync = false;  // zero 2 and 3: add up a rank's micro-batches before they are reduced (ShardedStage)
   PipelineKind schedule = PipelineKind::one_f_one_b;
   int chunks = 1;                    // per rank, of the interleaved schedule
   std::vector<LayerRange> stages{};  // layers of each stage; empty: split_layers

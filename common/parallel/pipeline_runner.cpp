@@ -62,8 +62,8 @@ PipelineRunner::PipelineRunner(std::vector<ShardedStage*> stages, PipelineSchedu
       if (is_last(c)) stages_[at(c)]->hold_back(stages_[at(c)]->partition().units.size() - 1);
     }
   }
-  defers_ =
-      tied_head && trains && (schedule_.ranks > 1 || (schedule_.micro_batches > 1 && stages_[0]->zero() < 2));
+  defers_ = tied_head && trains &&
+            (schedule_.ranks > 1 || (schedule_.micro_batches > 1 && !stages_[0]->reduces_every_pass()));
 }
 
 bool PipelineRunner::ties_across_ranks() const {

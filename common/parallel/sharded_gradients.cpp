@@ -24,10 +24,10 @@ void ShardedStage::before_backward(std::size_t unit) {
 
 void ShardedStage::after_backward(std::size_t unit) {
   if (zero_ == 3 && unit > 0) release(unit);
-  if ((zero_ >= 2 || last_pass_) && unit != held_) reduce(unit);
+  if ((reduces_every_pass() || last_pass_) && unit != held_) reduce(unit);
 }
 
-/// zero 2 and 3: gradients of a unit exist from its backward until they are reduced.
+/// zero 2 and 3: gradients of a unit exist from its (first) backward until they are reduced.
 void ShardedStage::bring_gradients(std::size_t unit) {
   if (zero_ < 2 || unit_gradients_[unit].defined()) return;
   const UnitPieces& u = partition_.units[unit];

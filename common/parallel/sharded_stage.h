@@ -9,8 +9,11 @@
 // Rajbhandari et al. 2020, "ZeRO: Memory optimizations toward training trillion parameter models", section 5;
 // gathering unit by unit with the next one fetched ahead: Zhao et al. 2023, "PyTorch FSDP", section 3. Sums
 // are taken in rank order, so that all four give the same bits where a rank has one micro-batch per step.
-// (With several, 0 and 1 add up a rank's micro-batches first and the ranks then; 2 and 3 have no room for
-// that and add up the ranks first.) Chapter 6 explains it.
+//
+// With several, 0 and 1 add up a rank's micro-batches first and the ranks then. 2 and 3 have no room for
+// that: they add up the ranks after every pass. With `no_sync` (PyTorch FSDP's word) they do as 0 and 1 do:
+// the same bits as those and one reduction per step, for the room of a whole gradient between the passes.
+// Chapter 6 explains it.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +39,9 @@ class ShardedStage final : public PassListener {
  public:
   /// `stage` was built with the buffers that `stage_buffers(zero)` says; `dp` are the ranks that hold the
   /// same layers. Both the stage's numbers and the moments are zeros until `initialize` or a checkpoint. What
-  /// is frozen now stays so: it has no moments.
-  ShardedStage(GptStage stage, Communicator& dp, int zero, OptimizerKind kind, const AdamWOptions& options);
+  /// is frozen now stays so: it has no moments. `no_sync` changes nothing with zero 0 and 1.
+  ShardedStage(GptStage stage, Communicator& dp, int zero, OptimizerKind kind, const AdamWOptions& options,
+               bool no_sync = false);
   ShardedStage(const ShardedStage&) = delete;
   ShardedStage& operator=(const ShardedStage&) = delete;
 
@@ -46,6 +50,8 @@ class ShardedStage final : public PassListener {
   GptStage& stage() { return stage_; }
   const GptStage& stage() const { return stage_; }
   int zero() const { return zero_; }
+  /// Or once per step, when its last pass is over.
+  bool reduces_every_pass() const { return zero_ >= 2 && !no_sync_; }
   const Partition& partition() const { return partition_; }
 
   /// First values. `fill` writes those of one unit at a time, of parameters [first, last) into `flat` (f32 on
@@ -59,8 +65,7 @@ class ShardedStage final : public PassListener {
   // ---- a step ----
 
   void zero_gradients();
-  /// Whether the pass that follows completes the step's gradients, so that they are to be reduced. (zero 2
-  /// and 3 reduce after every pass.)
+  /// Whether the pass that follows completes the step's gradients, so that they are to be reduced.
   void set_last_pass(bool last) { last_pass_ = last; }
 
   // The listener of the stage's passes; the head's are called by whoever calls `loss`, around it.
@@ -145,6 +150,7 @@ class ShardedStage final : public PassListener {
   GptStage stage_;
   Communicator& dp_;
   int zero_;
+  bool no_sync_;
   OptimizerKind kind_;
   AdamWOptions options_;
   Partition partition_;                  // over one rank with zero 0

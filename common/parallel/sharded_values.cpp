@@ -9,10 +9,11 @@
 namespace llm {
 
 ShardedStage::ShardedStage(GptStage stage, Communicator& dp, int zero, OptimizerKind kind,
-                           const AdamWOptions& options)
+                           const AdamWOptions& options, bool no_sync)
     : stage_(std::move(stage)),
       dp_(dp),
       zero_(zero),
+      no_sync_(no_sync),
       kind_(kind),
       options_(options),
       partition_(stage_, zero == 0 ? 1 : dp.size(), zero == 0 ? 0 : dp.rank()),
@@ -136,7 +137,7 @@ void ShardedStage::after_head(bool training) {
     release(head_unit());
     if (tied()) release(0);
   }
-  if (training && (zero_ >= 2 || last_pass_) && held_ != head_unit()) reduce(head_unit());
+  if (training && (reduces_every_pass() || last_pass_) && held_ != head_unit()) reduce(head_unit());
 }
 
 // ---- the update --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ double data_parallel_bytes(const ShardedStage& s, int ranks, int passes) {
     // values, and the head's forward and backward are one.
     const bool twice = tied || (i > 0 && i + 1 < units.size());
     const double values = s.zero() == 3 ? passes * width * (twice ? 2 : 1) : 1;
-    const double gradients = s.zero() >= 2 ? passes : 1;
+    const double gradients = s.reduces_every_pass() ? passes : 1;
     elements += n * (values + gradients);
   }
   return elements * sizeof(float) * (ranks - 1) / ranks;
@@ -41,7 +41,7 @@ StepTraffic step_traffic(const ParallelTrainer& trainer, std::int64_t tokens) {
     traffic.tp += share * passes *
                   (width * static_cast<double>(2 * t.all_reduce + t.reduce_scatter + t.all_gather) +
                    sizeof(float) * 2.0 * static_cast<double>(t.statistics));
-    const int sums = s->zero() >= 2 ? passes : 1;  // of gradients of which each rank has a part
+    const int sums = s->reduces_every_pass() ? passes : 1;  // of gradients of which each rank has a part
     traffic.tp += share * sizeof(float) * 2.0 * sums * static_cast<double>(t.step_gradients);
   }
   const GptStage& first = trainer.stages().front()->stage();
@@ -63,7 +63,10 @@ double state_bytes(const ParallelTrainer& trainer) {
     const auto all = static_cast<double>(s->stage().parameters().count());
     const auto mine = static_cast<double>(s->partition().shard_count);
     const int moments = trainer.options().optimizer == OptimizerKind::adamw ? 2 : 0;
-    const double counts = moments * mine + (s->zero() >= 2 ? mine : all) + (s->zero() == 3 ? mine : all);
+    const bool kept = s->zero() >= 2 && !s->reduces_every_pass() &&  // gradients between the passes
+                      trainer.runner().schedule().micro_batches > 1;
+    const double gradients = s->zero() < 2 ? all : mine + (kept ? all : 0);
+    const double counts = moments * mine + gradients + (s->zero() == 3 ? mine : all);
     bytes += sizeof(float) * counts;
     if (s->stage().placement().dtype != DType::f32 && s->zero() < 3) bytes += 2 * all;  // rounded values
   }
