@@ -29,26 +29,23 @@ Narrator narrate(std::uint64_t seed, std::uint64_t index) {
 }
 
 TEST(Story, IsTheSameOnEveryMachine) {
-  EXPECT_EQ(
-      generate_story(1, 0).text,
-      "One rainy afternoon, a clever boy named Ben sat in the tower. He wanted the striped blanket to make "
-      "a tent. \"I would tickle a bear to have it!\" said Ben. But the wind had taken the blanket away. "
-      "\"Is it on the bridge?\" asked Lily. Ben did not listen and hopped to the hill. Lily had said the "
-      "bridge. Ben was cross and did not tickle a bear.");
-  EXPECT_EQ(
-      generate_story(1, 1).text,
-      "It was a rainy morning, and a clever cat named Momo was in the tower. \"I need the blue sled to "
-      "pull the cat around,\" she said. \"If I get it, I will hug a tree,\" she said. But Bella had the "
-      "sled on the island. Off she ran to the island! \"Bring me a turnip and it is yours,\" said Bella. "
-      "She tiptoed to the kitchen, but brought a lemon. \"Is that a turnip?\" asked Bella, and kept the "
-      "sled. Momo was sad and did not hug a tree.");
-  EXPECT_EQ(
-      generate_story(2, 0).text,
-      "One warm afternoon, a small hen named Hilda sat in the library. If only she had the giant fiddle to "
-      "play the sun to sleep! \"When I have it, I will stand on one leg,\" she promised. But nobody knew "
-      "where the fiddle was. Tom had seen it on the bridge. But Hilda hopped away to look in the forest. "
-      "The fiddle was still on the bridge. And a cross hen did not stand on one leg.");
-  EXPECT_NEAR(generate_story(1, 0).log_probability, -40.832502242834, 1e-9);
+  EXPECT_EQ(generate_story(1, 0).text,
+            "One rainy afternoon, a clever girl named Lily sat in the tower. She wanted the striped blanket "
+            "to make a tent. \"I would tickle a bear to have it!\" said Lily. But the wind had taken the "
+            "blanket away. \"Is it on the bridge?\" asked Felix. Lily did not listen and looked in the "
+            "library. Felix had said the bridge. Lily was sad and did not tickle a bear.");
+  EXPECT_EQ(generate_story(1, 1).text,
+            "It was a rainy morning, and a clever boy named Leo was in the tower. \"I need the blue sled to "
+            "pull the cat around,\" he said. \"If I get it, I will hug a tree,\" he said. But Momo had the "
+            "sled on the island. Off he ran to the island! \"Bring me a teapot and it is yours,\" said Momo. "
+            "\"Where is a teapot?\" asked Leo, and went home. He ran to the castle, but brought a crown. \"A "
+            "crown is not a teapot,\" said Momo, and kept the sled. Leo was cross and did not hug a tree.");
+  EXPECT_EQ(generate_story(2, 0).text,
+            "One warm afternoon, a small goose named Greta sat in the library. If only she had the giant "
+            "fiddle to play the sun to sleep! \"When I have it, I will stand on one leg,\" she promised. But "
+            "nobody knew where the fiddle was. Nora had seen it at the pond. But Greta only hopped about in "
+            "the attic. The fiddle was still at the pond. And a cross goose did not stand on one leg.");
+  EXPECT_NEAR(generate_story(1, 0).log_probability, -36.466223965128, 1e-9);
 }
 
 TEST(Story, IsUnderstoodByTheJudgeWithTheSameProbability) {
@@ -60,14 +57,14 @@ TEST(Story, IsUnderstoodByTheJudgeWithTheSameProbability) {
     ASSERT_EQ(verdict.offset, story.text.size());
     ASSERT_EQ(verdict.reason, "");
     ASSERT_GE(story.text.size(), 200u);
-    ASSERT_LE(story.text.size(), 520u);
+    ASSERT_LE(story.text.size(), 560u);
     ASSERT_TRUE(
         std::all_of(story.text.begin(), story.text.end(), [](char c) { return c >= ' ' && c <= '~'; }));
   }
 }
 
 // The corpus of the book is 20 MB. The most likely of its stories has a probability p_max, so that two given
-// ones agree with probability at most p_max, and any two of n with at most n^2 / 2 * p_max: 2^31 / 2^50 here.
+// ones agree with probability at most p_max, and any two of n with at most n^2 / 2 * p_max: 2^31 / 2^46 here.
 /// Words and runs of punctuation: where GPT-2's splitting rule puts the borders that no token crosses.
 std::size_t count_pieces(std::string_view text) {
   const auto kind = [](char c) { return c == ' ' ? 0 : std::isalpha(static_cast<unsigned char>(c)) ? 1 : 2; };
@@ -78,15 +75,15 @@ std::size_t count_pieces(std::string_view text) {
 }
 
 // With one token for each piece, which 1024 tokens are enough for, a story and the end-of-text token before
-// it fit in the context of 128 of the book's small models.
-TEST(Story, FitsInAContextOf128Tokens) {
+// it fit in the context of 192 of the book's small model, with room for a question about it.
+TEST(Story, FitsInAContextOf144Tokens) {
   std::size_t most = 0, sum = 0;
   for (std::uint64_t i = 0; i < 20000; ++i) {
     const std::size_t pieces = count_pieces(generate_story(7, i).text);
     most = std::max(most, pieces);
     sum += pieces;
   }
-  EXPECT_LT(most, 128u);
+  EXPECT_LT(most, 144u);
   EXPECT_LT(sum / 20000, 105u);
 }
 
@@ -100,7 +97,7 @@ TEST(Story, IsNotToldTwiceInTwentyMegabytes) {
     most_likely = std::max(most_likely, story.log_probability);
     ASSERT_TRUE(told.insert(std::move(story.text)).second) << "story " << i << " was told before";
   }
-  EXPECT_LT(most_likely / std::log(2.0), -50);
+  EXPECT_LT(most_likely / std::log(2.0), -46);
 }
 
 /// Tells as a narrator does, and before each beat writes down all that could be told there.
@@ -259,7 +256,8 @@ TEST(Lexicon, IsComplete) {
     }
   }
   // Of these the sentences say "a".
-  for (const Kind kind : {Kind::kTrait, Kind::kWeather, Kind::kGift, Kind::kTool, Kind::kGlad, Kind::kSad})
+  for (const Kind kind :
+       {Kind::kTrait, Kind::kWeather, Kind::kThing, Kind::kJunk, Kind::kTool, Kind::kGlad, Kind::kSad})
     for (const auto& row : lexicon(kind).rows)
       EXPECT_EQ(std::string_view("aeiou").find(row[0][0]), std::string_view::npos) << row[0];
   EXPECT_EQ(lexicon(Kind::kUse).rows.size(), kUsesPerThing * lexicon(Kind::kThing).rows.size());
@@ -286,38 +284,48 @@ void expect_broken(std::string story, const Broken& broken) {
   EXPECT_EQ(verdict.log_probability, -std::numeric_limits<double>::infinity());
 }
 
-// A friend has the thing and asks for something to eat.
+// A friend has the thing and asks for another.
 TEST(Judge, NamesTheBrokenFactOfABarter) {
   const std::string story =
       "It was a warm day, and a clever dog named Rufus was in the garden. He wanted the red kite to fly it "
-      "to the moon. \"If I get it, I will hug a tree,\" he said. But Mia had the kite on the hill. So Rufus "
-      "ran to the hill. \"Bring me a pear and it is yours,\" said Mia. Rufus went to the kitchen and found a "
-      "pear. Mia took the pear and gave Rufus the kite. Rufus was so happy that he hugged a tree.";
+      "to the moon. \"If I get it, I will hug a tree,\" he said. But Mia had the kite at the market. So "
+      "Rufus "
+      "ran to the market, and at the market sat Mia. \"Bring me a lamp and it is yours,\" said Mia. \"A "
+      "lamp? "
+      "Just wait,\" said Rufus. Rufus went to the kitchen and found a lamp. Mia took the lamp and gave "
+      "Rufus the kite. Rufus was so happy that he hugged a tree.";
   const Broken table[] = {
-      {"Tom took the pear", "Mia took the pear", "Tom gives away the kite that Mia holds"},
-      {"Rufus took the pear", "Mia took the pear", "Rufus gives away the kite that Mia holds"},
+      {"Tom took the lamp", "Mia took the lamp", "Tom gives away the kite that Mia holds"},
+      {"Rufus took the lamp", "Mia took the lamp", "Rufus gives away the kite that Mia holds"},
       {"gave Tom the kite", "gave Rufus the kite",
-       "Tom gets the kite, but it was Rufus who brought the pear"},
+       "Tom gets the kite, but it was Rufus who brought the lamp"},
       {"gave Rufus the drum", "gave Rufus the kite", "Mia gives away the drum, but holds the kite"},
-      {"took the plum", "took the pear", "Rufus brought a pear, but Mia gets a plum"},
-      {"found a plum", "found a pear", "Mia asked for a pear, not for a plum"},
-      {"found only a pear in the kitchen", "went to the kitchen and found a pear",
-       "a pear is just what Mia asked for"},
-      {"found only a plum in the kitchen", "went to the kitchen and found a pear",
-       "expected a sentence about how Mia keeps the kite, since a plum is not a pear, found 'Mia took the "
-       "pear "
+      {"took the boat", "took the lamp", "Rufus brought a lamp, but Mia gets a boat"},
+      {"found a boat", "found a lamp", "Mia asked for a lamp, not for a boat"},
+      {"found only a lamp in the kitchen", "went to the kitchen and found a lamp",
+       "what Rufus brings in vain is neither the kite nor a lamp, so it cannot be a lamp"},
+      {"found only a boat in the kitchen", "went to the kitchen and found a lamp",
+       "expected a sentence about how Mia keeps the kite, since a boat is not a lamp, found 'Mia took the "
+       "lamp "
        "and gave Rufus the kite.'"},
-      {"went to the hill and", "went to the kitchen and", "Rufus looks for food at home, not on the hill"},
+      {"went to the market and", "went to the kitchen and",
+       "Rufus looks for a lamp at home, not at the market"},
       {"was on the bridge", "was in the garden", "no story begins on the bridge"},
-      {"ran to the garden", "ran to the hill",
-       "Mia and the kite are on the hill, but Rufus goes to the garden"},
+      {"ran to the garden, and in the garden", "ran to the market, and at the market",
+       "Mia and the kite are at the market, but Rufus goes to the garden"},
       {"So Mia ran", "So Rufus ran", "Rufus wants the kite, but here it is Mia who goes to get it"},
       {"said Tom.", "said Mia.", "Mia has the kite, but here Tom answers for it"},
       {"But Rufus had", "But Mia had",
-       "Rufus is the one who wants the kite, and cannot be the other one, too"},
-      {"had the kite in the garden", "had the kite on the hill",
-       "if the kite were in the garden, Rufus would have it already"},
-      {"had the lamp", "had the kite", "Rufus wants the kite, but here the story has the lamp"},
+       "Rufus cannot be the other one: a child deals with an animal here, and an animal with a child"},
+      {"But Otto had", "But Mia had",
+       "Otto cannot be the other one: a child deals with an animal here, and an animal with a child"},
+      {"Bring me a kite", "Bring me a lamp", "Mia has the kite, and does not ask for a kite"},
+      {"A boat? Just", "A lamp? Just", "Mia asked for a lamp, not for a boat"},
+      {"and at the market sat Tom", "and at the market sat Mia",
+       "the other one in this story is Mia, but here it says Tom"},
+      {"had the kite in the garden", "had the kite at the market", "Mia lives elsewhere, not in the garden"},
+      {"had the kite on the hill", "had the kite at the market", "Mia lives elsewhere, not on the hill"},
+      {"had the bell", "had the kite", "Rufus wants the kite, but here the story has the bell"},
       {"kite to wake the king", "kite to fly it to the moon", "nobody needs the kite to wake the king"},
       {"She wanted", "He wanted", "Rufus is a dog, but the story says 'She'"},
       {"a clever cat named", "a clever dog named", "Rufus is a dog, but the story says 'cat'"},
@@ -326,11 +334,11 @@ TEST(Judge, NamesTheBrokenFactOfABarter) {
       {"so sad", "so happy",
        "expected a sentence about how glad Rufus is to have the kite, and how he keeps the promise to hug a "
        "tree, found 'Rufus was so sad that he hugged a tree.'"},
-      {"found a zebra", "found a pear",
-       "expected a sentence about what Rufus brings to Mia, who asked for a pear, found 'Rufus went to the "
+      {"found a zebra", "found a lamp",
+       "expected a sentence about what Rufus brings to Mia, who asked for a lamp, found 'Rufus went to the "
        "kitchen and found a zebra.'"},
       {"  Mia took", " Mia took",
-       "expected a sentence about how Mia takes the pear and gives Rufus the kite, found ' Mia took the pear "
+       "expected a sentence about how Mia takes the lamp and gives Rufus the kite, found ' Mia took the lamp "
        "and gave Rufus the kite.'"},
       {"tree. The end.", "tree.", "the story is over, but the text goes on: ' The end.'"},
   };
@@ -342,15 +350,16 @@ TEST(Judge, NamesTheBrokenFactOfARescue) {
   const std::string story =
       "On a windy day, Tom the sleepy boy was in the barn. \"I need the giant trumpet to play for the "
       "bees,\" he said. He promised to jump over a puddle if he got it. But the trumpet was stuck down "
-      "in a deep well. Momo walked home to the pond and back with a rope. With the rope they got the "
+      "in a deep well. Momo walked home to the island and back with a rope. With the rope they got the "
       "trumpet away from the well. So a very proud boy jumped over a puddle.";
   const Broken table[] = {
       {"back with a broom", "back with a rope", "a broom does not help with the well"},
       {"With the broom", "With the rope", "what helps there is a rope, not a broom"},
       {"away from the ice", "away from the well",
        "the trumpet is stuck down in a deep well, not in a block of ice"},
-      {"Tom walked home", "Momo walked home", "Tom needs somebody to help, and cannot be the one who comes"},
-      {"to the barn and back", "to the pond and back", "help comes from far away, not from the barn"},
+      {"Tom walked home", "Momo walked home",
+       "Tom cannot be the other one: a child deals with an animal here, and an animal with a child"},
+      {"to the barn and back", "to the island and back", "help comes from far away, not from the barn"},
       {"very proud girl", "very proud boy", "Tom is a boy, but the story says 'girl'"},
   };
   for (const Broken& broken : table) expect_broken(story, broken);
@@ -361,18 +370,19 @@ TEST(Judge, NamesTheBrokenFactOfASearch) {
   const std::string story =
       "There was a clever fox in the attic one windy day. It was Felix. He had a plan: get the green "
       "trumpet and talk to the elephants. \"When I have it, I will jump over a puddle,\" he promised. But "
-      "the wind had taken the trumpet away. \"Look on the beach,\" said Pip. But he looked in the forest. "
-      "Pip had said the beach. Felix went home without the trumpet, and he was cross.";
+      "the wind had taken the trumpet away. \"Look on the beach,\" said Lily. But he looked in the barn. "
+      "Lily had said the beach. Felix went home without the trumpet, and he was cross.";
   const Broken table[] = {
-      {"But he looked on the beach", "But he looked in the forest",
-       "Pip said on the beach, so Felix cannot look on the beach instead"},
-      {"But he looked in the attic", "But he looked in the forest",
-       "Pip said on the beach, so Felix cannot look in the attic instead"},
-      {"So he looked in the forest", "But he looked in the forest",
-       "Pip said on the beach, so Felix has no reason to look in the forest"},
+      {"But he looked on the beach", "But he looked in the barn",
+       "Lily said on the beach; who does not listen stays at home, and does not look on the beach"},
+      {"But he looked on the hill", "But he looked in the barn",
+       "Lily said on the beach; who does not listen stays at home, and does not look on the hill"},
+      {"So he looked in the barn", "But he looked in the barn",
+       "Lily said on the beach, so Felix has no reason to look in the barn"},
       {"But she looked", "But he looked", "Felix is a fox, but the story says 'she'"},
-      {"said the hill", "said the beach", "Pip had said the beach, not the hill"},
-      {"Mia had said", "Pip had said", "it was Pip who had seen the trumpet, not Mia"},
+      {"said the hill", "said the beach", "Lily had said the beach, not the hill"},
+      {"Mia had said", "Lily had said", "it was Lily who had seen the trumpet, not Mia"},
+      {"said Tom", "said Lily", "Tom is not the one who lives on the beach and helps a fox"},
       {"without the drum", "without the trumpet", "Felix wants the trumpet, but here the story has the drum"},
       {"Look in the attic", "Look on the beach",
        "if the trumpet were in the attic, Felix would have it already"},
@@ -385,23 +395,23 @@ TEST(Judge, NamesTheBrokenFactOfADare) {
   const std::string story =
       "Tom was a noisy boy. One sunny morning, he sat in the library. He had a plan: get the yellow "
       "puppet and make the king laugh. He promised to tickle a bear if he got it. But it belonged to "
-      "Lily, who was on the bridge. Tom ran all the way to the bridge. \"It is yours if you jump over a "
-      "puddle,\" said Lily. So Tom jumped over a puddle. Lily laughed and gave Tom the puppet. Then Tom "
-      "and Lily tickled a bear, and both were glad.";
+      "Momo, who was on the island. Tom ran all the way to the island. \"It is yours if you jump over a "
+      "puddle,\" said Momo. So Tom jumped over a puddle. Momo laughed and gave Tom the puppet. Then Tom "
+      "and Momo tickled a bear, and both were glad.";
   const Broken table[] = {
       {"So Tom hugged a tree", "So Tom jumped over a puddle",
-       "Lily asked Tom to jump over a puddle, not to hug a tree"},
+       "Momo asked Tom to jump over a puddle, not to hug a tree"},
       {"Tom just jumped", "So Tom jumped", "to jump over a puddle is no mistake here"},
       {"Tom just hugged a tree", "So Tom jumped over a puddle",
-       "expected a sentence about how Lily keeps the puppet, since Tom did not jump over a puddle, found "
-       "'Lily laughed and gave Tom the puppet.'"},
+       "expected a sentence about how Momo keeps the puppet, since Tom did not jump over a puddle, found "
+       "'Momo laughed and gave Tom the puppet.'"},
       {"So Tom tickled a bear", "So Tom jumped over a puddle",
-       "Lily asked Tom to jump over a puddle, not to tickle a bear"},
-      {"So Lily jumped", "So Tom jumped", "Lily asked Tom, but here it is Lily who does it"},
+       "Momo asked Tom to jump over a puddle, not to tickle a bear"},
+      {"So Momo jumped", "So Tom jumped", "Momo asked Tom, but here it is Momo who does it"},
       {"if you tickle a bear", "if you jump over a puddle",
-       "Tom means to tickle a bear anyway, so Lily cannot ask for that"},
-      {"Tom laughed and gave Tom", "Lily laughed and gave Tom", "Tom gives away the puppet that Lily holds"},
-      {"Then Tom and Mia", "Then Tom and Lily", "Mia shares the joy of Tom, but it was Lily who helped"},
+       "Tom means to tickle a bear anyway, so Momo cannot ask for that"},
+      {"Tom laughed and gave Tom", "Momo laughed and gave Tom", "Tom gives away the puppet that Momo holds"},
+      {"Then Tom and Mia", "Then Tom and Momo", "Mia shares the joy of Tom, but it was Momo who helped"},
   };
   for (const Broken& broken : table) expect_broken(story, broken);
 }

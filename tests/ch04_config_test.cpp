@@ -76,6 +76,8 @@ TEST(GptConfig, RefusesAbsurdSizesWithASentence) {
     EXPECT_NE(refused([=](GptConfig& c) { c.dropout = bad; }), "accepted");
   for (const float bad : {0.0F, -1.0F, 2.0F, std::numeric_limits<float>::quiet_NaN()})
     EXPECT_NE(refused([=](GptConfig& c) { c.layer_norm_eps = bad; }), "accepted");
+  for (const float bad : {0.0F, -0.02F, 1.5F, std::numeric_limits<float>::quiet_NaN()})
+    EXPECT_NE(refused([=](GptConfig& c) { c.initializer_range = bad; }), "accepted");
 }
 
 }  // namespace

@@ -77,6 +77,7 @@ TEST_F(HuggingFace, WhatIsWrittenIsReadBackToTheBit) {
     config.tied_head = variant & 4;
     config.dropout = 0.15F;
     config.layer_norm_eps = 2e-5F;
+    config.initializer_range = 0.05F;
     if (variant == 7) config.mlp_channels = 0;
     GptStage model(config);
     testing::randomize(model, 4);
@@ -89,6 +90,7 @@ TEST_F(HuggingFace, WhatIsWrittenIsReadBackToTheBit) {
     EXPECT_EQ(back.config().mlp_channels, config.mlp_channels);
     EXPECT_EQ(back.config().dropout, config.dropout);
     EXPECT_EQ(back.config().layer_norm_eps, config.layer_norm_eps);
+    EXPECT_EQ(back.config().initializer_range, config.initializer_range);
     EXPECT_EQ(back.config().bias, config.bias);
     EXPECT_EQ(back.config().qkv_bias, config.qkv_bias);
     EXPECT_EQ(back.config().tied_head, config.tied_head);

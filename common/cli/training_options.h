@@ -41,6 +41,9 @@ TrainingOptions add_training_options(CLI::App* train, Command& t) {
       ->check(between(1, 1 << 20))
       ->capture_default_str();
   train->add_option("--dropout", t.dropout)->check(between(0, 0.99))->capture_default_str();
+  train->add_option("--init-std", t.init_std, "standard deviation of the first weights; GPT-2: 0.02")
+      ->check(between(1e-6, 1))
+      ->capture_default_str();
   train->add_flag("!--no-bias", t.bias, "no biases in linear layers and norms");
   train->add_option("--samples", t.samples, "rows: windows, documents, or auto")->capture_default_str();
   train->add_option("--batch", o.batch, "rows of a batch")->check(between(1, 65536))->capture_default_str();

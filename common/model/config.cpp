@@ -41,6 +41,9 @@ void validate(const GptConfig& c) {
     fail_usage("dropout must be at least 0 and less than 1, got {}", c.dropout);
   if (!(c.layer_norm_eps > 0 && c.layer_norm_eps < 1))
     fail_usage("the epsilon of layer norm must be greater than 0 and less than 1, got {}", c.layer_norm_eps);
+  if (!(c.initializer_range > 0 && c.initializer_range <= 1))
+    fail_usage("the standard deviation of the first weights must be greater than 0 and at most 1, got {}",
+               c.initializer_range);
 }
 
 GptConfig gpt2_config(std::string_view name) {

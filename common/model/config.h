@@ -20,9 +20,10 @@ struct GptConfig {
   std::int64_t mlp_channels = 0;    // width of the feed-forward layer; 0 means 4 C
   float dropout = 0;
   float layer_norm_eps = 1e-5F;
-  bool qkv_bias = true;   // biases of the query, key and value projections
-  bool bias = true;       // biases of all other linear layers and of the layer norms
-  bool tied_head = true;  // the head shares the token embedding's matrix
+  float initializer_range = 0.02F;  // standard deviation of the first weights
+  bool qkv_bias = true;             // biases of the query, key and value projections
+  bool bias = true;                 // biases of all other linear layers and of the layer norms
+  bool tied_head = true;            // the head shares the token embedding's matrix
 
   std::int64_t head_size() const { return channels / heads; }
   std::int64_t mlp_width() const { return mlp_channels > 0 ? mlp_channels : 4 * channels; }

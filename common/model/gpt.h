@@ -180,9 +180,9 @@ class GptStage {
   bool has_embedding() const { return first_layer_ == 0; }
   bool has_head() const { return last_layer_ == config_.layers; }
 
-  /// GPT-2's initialisation (Radford et al. 2019, section 2.3): normal(0, 0.02), residual projections scaled
-  /// by 1/sqrt(2L), biases 0, norms 1; Philox by (seed, parameter name, element of the whole model's tensor).
-  /// Those that are there, where parameters are attached unit by unit.
+  /// GPT-2's initialisation (Radford et al. 2019, section 2.3): normal(0, initializer_range), residual
+  /// projections scaled by 1/sqrt(2L), biases 0, norms 1; Philox by (seed, parameter name, element of the
+  /// whole model's tensor). Those that are there, where parameters are attached unit by unit.
   void initialize(std::uint64_t seed);
   /// PyTorch's default initialisation drawn in the order token embedding, position embedding, per block Wq,
   /// Wk, Wv, output projection, the two feed-forward layers, then head. Whole model only.

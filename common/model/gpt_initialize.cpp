@@ -29,6 +29,7 @@ void fill_normal(std::span<float> out, const Philox& philox, std::int64_t first,
 void GptStage::initialize(std::uint64_t seed) {
   // Every block adds two branches to the stream; this keeps its variance from growing with the depth.
   const float residual = 1.0F / std::sqrt(2.0F * static_cast<float>(config_.layers));
+  const float deviation = config_.initializer_range;
   for (const Parameter& p : parameters_.all()) {
     if (!p.value.defined()) continue;  // not attached
     if (p.shape.size() == 1) {
@@ -38,7 +39,7 @@ void GptStage::initialize(std::uint64_t seed) {
     const bool ends_branch = p.name.ends_with("c_proj.weight");
     for (const ParameterRun& run : runs(p))
       fill_normal(p.value.range(run.here, {run.count}).span(), {.seed = seed, .stream = stream_id(p.name)},
-                  run.whole, ends_branch ? 0.02F * residual : 0.02F);
+                  run.whole, ends_branch ? residual * deviation : deviation);
   }
 }
 

@@ -104,6 +104,7 @@ GptConfig read_huggingface_config(const std::filesystem::path& folder) {
   }
   config.dropout = static_cast<float>(number(json, file, "resid_pdrop", 0.1));
   config.layer_norm_eps = static_cast<float>(number(json, file, "layer_norm_epsilon", 1e-5));
+  config.initializer_range = static_cast<float>(number(json, file, "initializer_range", 0.02));
   config.qkv_bias = flag(json, file, "qkv_bias", true);  // ours; transformers keeps and ignores them
   config.bias = flag(json, file, "bias", true);
   config.tied_head = flag(json, file, "tie_word_embeddings", true);
@@ -193,7 +194,7 @@ std::string config_text(const GptConfig& c) {
   json["activation_function"] = "gelu_new";
   json["layer_norm_epsilon"] = as_written(c.layer_norm_eps);
   for (const char* place : {"embd_pdrop", "attn_pdrop", "resid_pdrop"}) json[place] = as_written(c.dropout);
-  json["initializer_range"] = 0.02;
+  json["initializer_range"] = as_written(c.initializer_range);
   json["scale_attn_weights"] = true;
   json["tie_word_embeddings"] = c.tied_head;
   json["bos_token_id"] = nullptr;  // the tokenizer's files say which tokens are special

@@ -72,9 +72,9 @@ void ending(Voice& voice, bool happy) {
 void go_there(Voice& voice) {
   static const Beat beat{"how {hero} gets to the {there}",
                          {
-                             {3, "So {hero} {move} to the {there}."},
+                             {3, "So {hero} {move} to the {there}, and {there.at} sat {friend}."},
                              {2, "Off {hero.he} {move} to the {there}!"},
-                             {2, "{Hero.he} {move} to the {there} to ask for it."},
+                             {2, "{Hero.he} {move} to the {there} to ask {friend} for it."},
                              {2, "{Hero} {move} all the way to the {there}."},
                          },
                          {{kThere, "{friend} and the {thing} are {there.at}, but {hero} goes to the {found}"},
@@ -82,23 +82,30 @@ void go_there(Voice& voice) {
   voice.tell(beat);
 }
 
-/// The friend wants something to eat in return, and the hero brings that or something else.
+/// The friend wants another thing for it, and the hero brings that or something else.
 Ending barter(Voice& voice) {
   enum { kRight, kWrong };
+  static const Beat set_out{"how {hero} sets out to find a {gift} for {friend}",
+                            {
+                                {3, "\"A {gift}? Just wait,\" said {hero}."},
+                                {2, "{Hero} had no {gift}, so {hero.he} went home."},
+                                {2, "\"Where is a {gift}?\" asked {hero}, and went home."},
+                            },
+                            {{kHero, "{friend} asked {hero} for a {gift}, but here {found} looks for it"}}};
   static const Beat fetch{"what {hero} brings to {friend}, who asked for a {gift}",
                           {
-                              {2, "{Hero} went to the {larder} and found a {gift}.", kRight},
-                              {1, "{Hero.he} {move} to the {larder} and brought a {gift}.", kRight},
-                              {1, "Soon {hero} came back from the {larder} with a {gift}.", kRight},
-                              {2, "{Hero} found only a {brought} {larder.at}.", kWrong},
-                              {1, "{Hero.he} {move} to the {larder}, but brought a {brought}.", kWrong},
-                              {1, "Soon {hero} came back from the {larder}, but with a {brought}.", kWrong},
+                              {2, "{Hero} went to the {store} and found a {gift}.", kRight},
+                              {1, "{Hero.he} {move} to the {store} and brought a {gift}.", kRight},
+                              {1, "Soon {hero} came back from the {store} with a {gift}.", kRight},
+                              {2, "{Hero} found only a {brought} {store.at}.", kWrong},
+                              {1, "{Hero.he} {move} to the {store}, but brought a {brought}.", kWrong},
+                              {1, "Soon {hero} came back from the {store}, but with a {brought}.", kWrong},
                           },
                           {{kHero, "{friend} asked {hero} for a {gift}, but here {found} goes to get it"}}};
   static const Beat deal{"how {friend} takes the {gift} and gives {hero} the {thing}",
                          {
                              {2, "{Friend} took the {gift} and gave {hero} the {thing}."},
-                             {2, "{Friend} ate the {gift}, and {hero} got the {thing}."},
+                             {2, "{Friend} liked the {gift}, and {hero} got the {thing}."},
                              {1, "\"A {gift}!\" said {friend}, and gave {hero.him} the {thing}."},
                          },
                          {{kFriend, "{found} gives away the {thing} that {friend} holds"},
@@ -112,6 +119,7 @@ Ending barter(Voice& voice) {
                                 {1, "\"Is that a {gift}?\" asked {friend}, and kept the {thing}."},
                             },
                             {{kFriend, "{found} keeps the {thing} that {friend} holds"}}};
+  voice.tell(set_out);
   const bool right = voice.tell(fetch) == kRight;
   const Ending end{right, voice.beats.size()};
   voice.tell(right ? deal : no_deal);
@@ -162,7 +170,7 @@ Ending with_a_friend(Voice& voice) {
       {
           {4, "\"Bring me a {gift} and it is yours,\" said {friend}.", kBarter},
           {3, "\"You may have it for a {gift},\" said {friend}.", kBarter},
-          {2, "\"I am hungry. Is there a {gift}?\" asked {friend}.", kBarter},
+          {2, "\"I would rather have a {gift},\" said {friend}.", kBarter},
           {2, "\"First you must {dare},\" said {friend}.", kDare},
           {1, "\"It is yours if you {dare},\" said {friend}.", kDare},
           {1, "{Friend} asked {hero.him} to {dare} first.", kDare},
@@ -195,8 +203,7 @@ Ending stuck(Voice& voice) {
                              {2, "{Friend} came from the {there}, but without a {tool}.", kGivesUp},
                              {1, "{Friend} {move} home to the {there} for a {tool} and forgot it.", kGivesUp},
                          },
-                         {{kFriend, "{hero} needs somebody to help, and cannot be the one who comes"},
-                          {kThere, "help comes from far away, not from the {found}"}}};
+                         {{kThere, "help comes from far away, not from the {found}"}}};
   static const Beat success{"how the {tool} helps, and {hero} gets the {thing}",
                             {
                                 {2, "With the {tool} they got the {thing} away from {spot.the}."},
@@ -226,20 +233,22 @@ Ending lost(Voice& voice) {
                              {2, "{Friend} had seen it {there.at}."},
                              {2, "\"Look {there.at},\" said {friend}."},
                              {1, "\"Is it {there.at}?\" asked {friend}."},
-                         }};
+                         },
+                         {{kFriend, "{found} is not the one who lives {there.at} and helps a {hero.kind}"},
+                          {kThere, "if the {thing} were {found.at}, {hero} would have it already"}}};
   static const Beat search{
       "where {hero} goes to look for the {thing}",
       {
           {2, "So {hero} {move} to the {there}.", kAsTold},
           {2, "So {hero.he} looked {there.at}.", kAsTold},
           {1, "{Hero} {move} away to look {there.at}.", kAsTold},
-          {2, "{Hero} did not listen and {move} to the {goal}.", kElsewhere},
+          {2, "{Hero} did not listen and looked {goal.at}.", kElsewhere},
           {2, "But {hero.he} looked {goal.at}.", kElsewhere},
-          {1, "But {hero} {move} away to look {goal.at}.", kElsewhere},
+          {1, "But {hero} only {move} about {goal.at}.", kElsewhere},
       },
       {{kHero, "{hero} wants the {thing}, but here it is {found} who goes to look for it"},
        {kThere, "{friend} said {there.at}, so {hero} has no reason to look {found.at}"},
-       {kGoal, "{friend} said {there.at}, so {hero} cannot look {found.at} instead"}}};
+       {kGoal, "{friend} said {there.at}; who does not listen stays at home, and does not look {found.at}"}}};
   static const Beat found{"how {hero} finds the {thing} {there.at}",
                           {
                               {2, "There was the {thing}, next to a {junk}."},

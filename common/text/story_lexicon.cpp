@@ -14,22 +14,24 @@ Tables make_tables() {
 
   table(Kind::kName) = {"a name",
                         {"", "kind", "he", "him", "his"},
-                        {{"Mia", "girl", "she", "her", "her"},
-                         {"Nora", "girl", "she", "her", "her"},
-                         {"Lily", "girl", "she", "her", "her"},
+                        {// children
+                         {"Mia", "girl", "she", "her", "her"},
                          {"Tom", "boy", "he", "him", "his"},
+                         {"Nora", "girl", "she", "her", "her"},
                          {"Ben", "boy", "he", "him", "his"},
+                         {"Lily", "girl", "she", "her", "her"},
                          {"Max", "boy", "he", "him", "his"},
+                         {"Anna", "girl", "she", "her", "her"},
+                         {"Leo", "boy", "he", "him", "his"},
+                         // animals
                          {"Pip", "mouse", "he", "him", "his"},
-                         {"Momo", "cat", "she", "her", "her"},
-                         {"Otto", "bear", "he", "him", "his"},
-                         {"Fred", "frog", "he", "him", "his"},
-                         {"Greta", "goose", "she", "her", "her"},
                          {"Rufus", "dog", "he", "him", "his"},
-                         {"Hilda", "hen", "she", "her", "her"},
+                         {"Fred", "frog", "he", "him", "his"},
+                         {"Otto", "bear", "he", "him", "his"},
+                         {"Greta", "goose", "she", "her", "her"},
                          {"Felix", "fox", "he", "him", "his"},
-                         {"Bella", "pig", "she", "her", "her"},
-                         {"Dora", "duck", "she", "her", "her"}}};
+                         {"Dora", "duck", "she", "her", "her"},
+                         {"Momo", "cat", "she", "her", "her"}}};
 
   table(Kind::kTrait) = {
       "what somebody is like",
@@ -52,7 +54,7 @@ Tables make_tables() {
                           {"castle", "in the castle"},
                           {"cellar", "in the cellar"},
                           {"tower", "in the tower"},
-                          // away
+                          // away; a child and an animal live at each, in the order of the names
                           {"market", "at the market"},
                           {"hill", "on the hill"},
                           {"pond", "at the pond"},
@@ -72,7 +74,7 @@ Tables make_tables() {
 
   table(Kind::kThing) = {
       "a thing", {""}, {{"kite"},   {"drum"},      {"hat"},     {"boat"},    {"ball"},   {"bell"},
-                        {"book"},   {"umbrella"},  {"lamp"},    {"whistle"}, {"bucket"}, {"blanket"},
+                        {"book"},   {"parasol"},   {"lamp"},    {"whistle"}, {"bucket"}, {"blanket"},
                         {"mirror"}, {"wagon"},     {"trumpet"}, {"balloon"}, {"scarf"},  {"basket"},
                         {"teapot"}, {"telescope"}, {"fiddle"},  {"puppet"},  {"sled"},   {"crown"}}};
 
@@ -147,10 +149,9 @@ Tables make_tables() {
                          {"wash a cow", "washed a cow"},
                          {"jump over a puddle", "jumped over a puddle"}}};
 
-  table(Kind::kGift) = {
-      "something to eat",
-      {""},
-      {{"pear"}, {"plum"}, {"carrot"}, {"cookie"}, {"lemon"}, {"muffin"}, {"turnip"}, {"pickle"}}};
+  table(Kind::kJunk) = {"what lies about",
+                        {""},
+                        {{"shoe"}, {"stone"}, {"spoon"}, {"leaf"}, {"bone"}, {"snail"}, {"button"}, {"nut"}}};
 
   // Each spot has the one tool that helps there: the tool of the same row.
   table(Kind::kSpot) = {"a spot where things get stuck",

@@ -22,7 +22,7 @@ enum class Kind : std::uint8_t {
   kThing,
   kUse,
   kDeed,
-  kGift,
+  kJunk,
   kSpot,
   kTool,
   kGlad,
@@ -48,8 +48,19 @@ inline Words every(Kind kind) {
   return ~Words{0} >> (64 - lexicon(kind).rows.size());
 }
 
+/// The children among the names; the others are animals.
+constexpr Words kChildren = 0xff;
+
 /// The places where stories begin; all others are away from home.
 constexpr Words kHomes = 0xff;
+
+/// Where somebody lives, and who lives there: one child and one animal.
+constexpr int place_of(int name) {
+  return 8 + name % 8;
+}
+constexpr Words living_at(int place) {
+  return only(place - 8) | only(place);
+}
 
 /// The things one can do with thing number `thing`: rows of Kind::kUse.
 constexpr int kUsesPerThing = 2;

@@ -8,15 +8,15 @@ namespace {
 constexpr std::array<RoleInfo, kRoleCount> kRoles = {{
     {"hero", Kind::kName, true, "this is the story of {hero}, but here it says {found}", ""},
     {"friend", Kind::kName, true, "the other one in this story is {friend}, but here it says {found}",
-     "{found} is the one who wants the {thing}, and cannot be the other one, too"},
+     "{found} cannot be the other one: a child deals with an animal here, and an animal with a child"},
     {"trait", Kind::kTrait, true, "{hero} is {trait}, not {found}", ""},
     {"weather", Kind::kWeather, true, "it is a {weather} {daytime}, not a {found} one", ""},
     {"daytime", Kind::kDaytime, true, "all this happens in one {daytime}, but here it says {found}", ""},
     {"home", Kind::kPlace, true, "", "no story begins {found.at}"},
     {"there", Kind::kPlace, true, "this should be the {there}, not the {found}",
-     "if the {thing} were {found.at}, {hero} would have it already"},
+     "{friend} lives elsewhere, not {found.at}"},
     {"goal", Kind::kPlace, true, "{hero} went to the {goal}, not to the {found}", ""},
-    {"larder", Kind::kPlace, true, "", "{hero} looks for food at home, not {found.at}"},
+    {"store", Kind::kPlace, true, "", "{hero} looks for a {gift} at home, not {found.at}"},
     {"move", Kind::kMove, false, "", ""},
     {"colour", Kind::kColour, true, "the {thing} is {colour}, not {found}", ""},
     {"thing", Kind::kThing, true, "{hero} wants the {thing}, but here the story has the {found}", ""},
@@ -29,10 +29,11 @@ constexpr std::array<RoleInfo, kRoleCount> kRoles = {{
      "{hero} means to {vow} anyway, so {friend} cannot ask for that"},
     {"done", Kind::kDeed, true, "what {hero} did was to {done}, not to {found}",
      "to {found} is no mistake here"},
-    {"gift", Kind::kGift, true, "{friend} asked for a {gift}, not for a {found}", ""},
-    {"brought", Kind::kGift, true, "{hero} brought a {brought}, not a {found}",
-     "a {found} is just what {friend} asked for"},
-    {"junk", Kind::kGift, false, "", ""},
+    {"gift", Kind::kThing, true, "{friend} asked for a {gift}, not for a {found}",
+     "{friend} has the {thing}, and does not ask for a {found}"},
+    {"brought", Kind::kThing, true, "{hero} brought a {brought}, not a {found}",
+     "what {hero} brings in vain is neither the {thing} nor a {gift}, so it cannot be a {found}"},
+    {"junk", Kind::kJunk, false, "", ""},
     {"spot", Kind::kSpot, true, "the {thing} is stuck {spot}, not {found}", ""},
     {"tool", Kind::kTool, true, "what helps there is a {tool}, not a {found}",
      "a {found} does not help with {spot.the}"},
@@ -58,15 +59,15 @@ Words World::possible(Role role) const {
   const auto known = [&](Role other) { return knows(other) ? only(word[other]) : 0; };
   switch (role) {
     case kFriend:
-      return all & ~known(kHero);
+      return (knows(kHero) ? ((known(kHero) & kChildren) != 0 ? all & ~kChildren : kChildren) : all) &
+             (knows(kThere) ? living_at(word[kThere]) : all);
     case kHome:
       return kHomes;
-    case kLarder:
+    case kGoal:
+    case kStore:
       return kHomes;
     case kThere:
-      return all & ~kHomes;
-    case kGoal:
-      return all & ~kHomes & ~known(kThere);
+      return knows(kFriend) ? only(place_of(word[kFriend])) : all & ~kHomes;
     case kUse:
       return knows(kThing) ? uses_of(word[kThing]) : all;
     case kOtherUse:
@@ -75,8 +76,10 @@ Words World::possible(Role role) const {
       return all & ~known(kVow);
     case kDone:
       return all & ~known(kVow) & ~known(kDare);
+    case kGift:
+      return all & ~known(kThing);
     case kBrought:
-      return all & ~known(kGift);
+      return all & ~known(kThing) & ~known(kGift);
     case kTool:
       return knows(kSpot) ? only(word[kSpot]) : all;
     default:

@@ -15,14 +15,14 @@ namespace llm {
 
 enum Role : std::uint8_t {
   kHero,    // who wants something
-  kFriend,  // who has it, or helps
+  kFriend,  // who has it, or helps: an animal if the hero is a child, a child if the hero is an animal
   kTrait,   // what the hero is like
   kWeather,
   kDaytime,
   kHome,      // where the story begins
   kThere,     // where the friend is, or where the friend said the thing is
-  kGoal,      // where the hero looks instead
-  kLarder,    // where the hero finds something to eat
+  kGoal,      // where at home the hero looks instead
+  kStore,     // where the hero finds something to give for it
   kMove,      // how somebody goes; drawn anew each time
   kColour,    // of the thing
   kThing,     // what the hero wants
@@ -31,7 +31,7 @@ enum Role : std::uint8_t {
   kVow,       // what the hero promises to do with joy
   kDare,      // what the friend asks the hero to do
   kDone,      // what the hero does instead
-  kGift,      // what the friend asks for
+  kGift,      // the thing that the friend asks for in return
   kBrought,   // what the hero brings instead
   kJunk,      // what lies about; drawn anew each time
   kSpot,      // where the thing is stuck

@@ -15,6 +15,7 @@ GptConfig config_of(const ModelChoice& choice, std::int64_t vocabulary) {
   }
   config.vocab_size = vocabulary;
   config.dropout = choice.dropout;
+  config.initializer_range = choice.init_std;
   validate(config);
   return config;
 }

@@ -12,6 +12,7 @@ struct ModelChoice {
   std::string model_name;  // "gpt2-124m" ...; empty: the sizes below
   std::int64_t layers = 4, heads = 4, channels = 128, context = 128;
   float dropout = 0;
+  float init_std = 0.02F;  // of the first weights
   bool bias = true;
 };
 
