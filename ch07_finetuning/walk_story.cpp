@@ -48,14 +48,14 @@ void walk(const WalkCommand& command) {
   classify({.tune = tune(command, base, "classifier", 60, 16, 1e-3)});
 
   fmt::print("\n── Questions and answers\n\n");
-  instruct({.tune = tune(command, base, "instruct", 2000, 8, 2e-3)});
+  instruct({.tune = tune(command, base, "instruct", 1100, 8, 2e-3)});
 
   fmt::print("\n── Preferences\n\n");
-  dpo({.tune = tune(command, base, "dpo", 60, 8, 4e-4)});
+  dpo({.tune = tune(command, base, "dpo", 60, 8, 1e-4)});
 
   fmt::print("\n── Rewards\n\n");
   const fs::path answering = command.work / "ch07_finetuning" / "instruct";
-  grpo({.tune = tune(command, answering, "grpo", 40, 8, 3e-4)});
+  grpo({.tune = tune(command, answering, "grpo", 120, 16, 2e-4), .held_out = 500, .grpo = {.kl = 0.01}});
 
   fmt::print("\nA conversation with the model:\n");
   converse(open_model(command.work / "ch07_finetuning" / "grpo", command.placement), command.seed);

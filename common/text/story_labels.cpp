@@ -23,18 +23,19 @@ struct Candidate {
   std::string answer;
 };
 
-/// The questions that the story of `world` answers.
+/// The questions that the story of `world` answers. They ask for what its sentences speak of more than once,
+/// which a model that tells stories has learned to look up.
 std::vector<Candidate> questions_about(const World& world, bool happy) {
   const auto form = [&](Role role, std::size_t column = 0) { return std::string(world.form(role, column)); };
   const bool with_friend = world.knows(kGift) || world.knows(kDare) || world.knows(kOtherUse);
   const bool stuck = world.knows(kSpot);
   std::vector<Candidate> all = {
       {"Who wants the {thing}?", form(kHero)},
-      {"What does {hero} want?", "the " + form(kColour) + " " + form(kThing)},
+      {"What does {hero} want?", "the " + form(kThing)},
       {"Why does {hero} want the {thing}?", "to " + form(kUse)},
-      {"Where does the story begin?", form(kHome, 1)},
+      {"Where does {friend} live?", form(kThere, 1)},
       {"What does {hero} promise?", "to " + form(kVow)},
-      {"How does {hero} feel at the end?", form(happy ? kGlad : kSad)},
+      {"Does {hero} get the {thing}?", happy ? "yes" : "no"},
       {"Who has the {thing} at the end?", form(kHero)},
   };
   if (!happy) all.back().answer = with_friend ? form(kFriend) : "nobody";
