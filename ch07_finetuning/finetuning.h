@@ -80,7 +80,7 @@ void dpo(const DpoCommand& command);
 
 struct GrpoCommand {
   TuneOptions tune;
-  std::int64_t group = 8, held_out = 200;
+  std::int64_t group = 8, held_out = 500;
   std::int64_t updates = 1;  // per group of answers
   GrpoOptions grpo = {};
 };

@@ -96,7 +96,7 @@ int main(int argc, char** argv) {
   texts->add_option("--out", texts_out, "JSON lines")->required();
 
   ch07::InstructCommand i;
-  i.tune.steps = 2000;
+  i.tune.steps = 1100;
   i.tune.batch = 8;
   i.tune.learning_rate = 2e-3;
   CLI::App* instruct = app.add_subcommand("instruct", "questions and answers");
@@ -116,7 +116,7 @@ int main(int argc, char** argv) {
   ch07::DpoCommand d;
   d.tune.steps = 60;
   d.tune.batch = 8;
-  d.tune.learning_rate = 4e-4;
+  d.tune.learning_rate = 1e-4;
   CLI::App* dpo = app.add_subcommand("dpo", "preferences: better and worse answers in pairs");
   add_tune(dpo, d.tune);
   add_layout(dpo, d.tune);
@@ -128,9 +128,10 @@ int main(int argc, char** argv) {
   dpo->add_option("--beta", d.beta)->check(above(0, 100))->capture_default_str();
 
   ch07::GrpoCommand g;
-  g.tune.steps = 40;
-  g.tune.batch = 8;
-  g.tune.learning_rate = 3e-4;
+  g.tune.steps = 120;
+  g.tune.batch = 16;
+  g.tune.learning_rate = 2e-4;
+  g.grpo.kl = 0.01;
   CLI::App* grpo = app.add_subcommand("grpo", "rewards: answers to stories' questions that can be checked");
   add_tune(grpo, g.tune);
   grpo->add_option("--group", g.group, "answers to each question")

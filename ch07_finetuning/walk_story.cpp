@@ -55,7 +55,7 @@ void walk(const WalkCommand& command) {
 
   fmt::print("\n── Rewards\n\n");
   const fs::path answering = command.work / "ch07_finetuning" / "instruct";
-  grpo({.tune = tune(command, answering, "grpo", 120, 16, 2e-4), .held_out = 500, .grpo = {.kl = 0.01}});
+  grpo({.tune = tune(command, answering, "grpo", 120, 16, 2e-4), .grpo = {.kl = 0.01}});
 
   fmt::print("\nA conversation with the model:\n");
   converse(open_model(command.work / "ch07_finetuning" / "grpo", command.placement), command.seed);
