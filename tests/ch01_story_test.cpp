@@ -358,8 +358,10 @@ TEST(Judge, NamesTheBrokenFactOfARescue) {
       {"away from the ice", "away from the well",
        "the trumpet is stuck down in a deep well, not in a block of ice"},
       {"Tom walked home", "Momo walked home",
-       "Tom cannot be the other one: a child deals with an animal here, and an animal with a child"},
-      {"to the barn and back", "to the island and back", "help comes from far away, not from the barn"},
+       "Tom is not the one who helps: a child helps an animal here, an animal a child, each from where it "
+       "lives"},
+      {"to the barn and back", "to the island and back", "the one who helps does not live in the barn"},
+      {"to the hill and back", "to the island and back", "the one who helps does not live on the hill"},
       {"very proud girl", "very proud boy", "Tom is a boy, but the story says 'girl'"},
   };
   for (const Broken& broken : table) expect_broken(story, broken);

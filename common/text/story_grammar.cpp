@@ -203,7 +203,10 @@ Ending stuck(Voice& voice) {
                              {2, "{Friend} came from the {there}, but without a {tool}.", kGivesUp},
                              {1, "{Friend} {move} home to the {there} for a {tool} and forgot it.", kGivesUp},
                          },
-                         {{kThere, "help comes from far away, not from the {found}"}}};
+                         {{kFriend,
+                           "{found} is not the one who helps: a child helps an animal here, an animal a "
+                           "child, each from where it lives"},
+                          {kThere, "the one who helps does not live {found.at}"}}};
   static const Beat success{"how the {tool} helps, and {hero} gets the {thing}",
                             {
                                 {2, "With the {tool} they got the {thing} away from {spot.the}."},

@@ -57,12 +57,12 @@ Words World::possible(Role role) const {
   const Words all = every(kRoles[role].kind);
   // A role that is not bound yet takes no word away.
   const auto known = [&](Role other) { return knows(other) ? only(word[other]) : 0; };
+  Words words = all;
   switch (role) {
     case kFriend:
-      return (knows(kHero) ? ((known(kHero) & kChildren) != 0 ? all & ~kChildren : kChildren) : all) &
-             (knows(kThere) ? living_at(word[kThere]) : all);
+      if (knows(kHero)) words = (known(kHero) & kChildren) != 0 ? all & ~kChildren : kChildren;
+      return knows(kThere) ? words & living_at(word[kThere]) : words;
     case kHome:
-      return kHomes;
     case kGoal:
     case kStore:
       return kHomes;
