@@ -260,6 +260,15 @@ TEST(Lexicon, IsComplete) {
        {Kind::kTrait, Kind::kWeather, Kind::kThing, Kind::kJunk, Kind::kTool, Kind::kGlad, Kind::kSad})
     for (const auto& row : lexicon(kind).rows)
       EXPECT_EQ(std::string_view("aeiou").find(row[0][0]), std::string_view::npos) << row[0];
+  // At every place away from home live one child and one animal.
+  const auto names = static_cast<int>(lexicon(Kind::kName).rows.size());
+  for (int name = 0; name < names; ++name) {
+    const Words both = living_at(place_of(name));
+    EXPECT_TRUE(both & only(name));
+    EXPECT_TRUE(std::has_single_bit(both & kChildren) && std::has_single_bit(both & ~kChildren));
+    EXPECT_TRUE(only(place_of(name)) & every(Kind::kPlace) & ~kHomes);
+  }
+  EXPECT_EQ(every(Kind::kName), every(Kind::kPlace));
   EXPECT_EQ(lexicon(Kind::kUse).rows.size(), kUsesPerThing * lexicon(Kind::kThing).rows.size());
   EXPECT_EQ(lexicon(Kind::kSpot).rows.size(), lexicon(Kind::kTool).rows.size());
 }

@@ -37,8 +37,9 @@ inline bool has_mpirun() {
 }
 
 /// A line of shell that starts what follows, "-n 4 PROGRAM" or "-n 1 PROGRAM : -n 3 ANOTHER". Small messages
-/// wait for their receiver as large ones do, so that what could deadlock does. `deadline` is in seconds.
-inline std::string mpirun(int deadline = 20) {
+/// wait for their receiver as large ones do, so that what could deadlock does. `deadline` is in
+/// seconds: short only where it is what ends the run.
+inline std::string mpirun(int deadline = 60) {
   return "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 "
          "OMPI_MCA_btl_vader_eager_limit=64 OMPI_MCA_btl=self,vader "
          "OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_orte_tmpdir_base=" +

@@ -1,4 +1,5 @@
-// The tables of the story world. To make the world larger, add rows: nothing else counts them.
+// The tables of the story world. To make the world larger, add rows. Only names and places are
+// counted elsewhere (story_lexicon.h): who is a child, what is a home, and who lives where.
 #include "common/text/story_lexicon.h"
 
 #include <array>
