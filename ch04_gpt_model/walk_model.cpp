@@ -12,7 +12,7 @@
 #include "common/core/file.h"
 #include "common/core/torch_random.h"
 #include "common/generation/generate.h"
-#include "common/generation/stream_text.h"
+#include "common/tokenizer/stream_text.h"
 #include "common/model/huggingface.h"
 #include "common/ops/ops.h"
 #include "common/text/batches.h"

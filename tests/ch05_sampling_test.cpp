@@ -8,7 +8,7 @@
 
 #include "common/core/error.h"
 #include "common/generation/sampling.h"
-#include "common/generation/stream_text.h"
+#include "common/tokenizer/stream_text.h"
 
 namespace llm {
 namespace {

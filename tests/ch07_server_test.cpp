@@ -10,7 +10,7 @@
 
 #include "common/generation/generate.h"
 #include "common/generation/stop_text.h"
-#include "common/generation/stream_text.h"
+#include "common/tokenizer/stream_text.h"
 #include "common/serving/model_server.h"
 #include "common/tokenizer/simple_tokenizers.h"
 #include "tests/ch04_model_helpers.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "common/generation/stop_text.h"
-#include "common/generation/stream_text.h"
+#include "common/tokenizer/stream_text.h"
 #include "common/serving/scheduler.h"
 #include "common/tokenizer/tokenizer.h"
 

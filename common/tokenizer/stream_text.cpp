@@ -1,5 +1,5 @@
 // Holding back incomplete UTF-8. See stream_text.h; the ranges are those of RFC 3629, section 4.
-#include "common/generation/stream_text.h"
+#include "common/tokenizer/stream_text.h"
 
 #include <cstdint>
 
