@@ -25,15 +25,15 @@ namespace fs = std::filesystem;
 
 /// What all commands that train have in common.
 struct TuneOptions {
-  fs::path model, out;  // folders
-  Placement placement;
+  fs::path model = {}, out = {};  // folders
+  Placement placement = {};
   std::uint64_t seed = 42;
-  fs::path metrics;
+  fs::path metrics = {};
   std::int64_t steps = 0, batch = 16;
   double learning_rate = 5e-4;
   float weight_decay = 0.01F;
   double clip = 1;
-  std::optional<LoraOptions> lora;  // instead of all parameters
+  std::optional<LoraOptions> lora = {};  // instead of all parameters
 
   // Of the commands that run on chapter 6's layouts.
   int ranks = 0;  // 0: as many as mpirun started, or as the layout has
@@ -47,7 +47,7 @@ struct TuneOptions {
 };
 
 struct ClassifyCommand {
-  TuneOptions tune;
+  TuneOptions tune = {.steps = 60, .batch = 16, .learning_rate = 1e-3};
   fs::path data = {};                                 // label TAB text lines; empty: the story world's
   std::vector<std::string> labels = {"ham", "spam"};  // of `data`
   std::int64_t stories = 3000;                        // of the story world, before the split
@@ -61,7 +61,7 @@ void write_texts(const ClassifyCommand& command, const fs::path& out);
 double classify(const ClassifyCommand& command);
 
 struct InstructCommand {
-  TuneOptions tune;
+  TuneOptions tune = {.steps = 1100, .batch = 8, .learning_rate = 2e-3};
   fs::path data = {};          // instruction-data.json; empty: the story world's questions
   std::string style = "chat";  // or alpaca
   std::int64_t questions = 16'000, held_out = 300;
@@ -71,7 +71,7 @@ struct InstructCommand {
 double instruct(const InstructCommand& command);
 
 struct DpoCommand {
-  TuneOptions tune;
+  TuneOptions tune = {.steps = 60, .batch = 8, .learning_rate = 1e-4};
   fs::path data = {};  // entries with "chosen" and "rejected"; empty: the story world's preferences
   std::int64_t pairs = 1600, held_out = 200;
   double beta = 0.1;
@@ -79,10 +79,10 @@ struct DpoCommand {
 void dpo(const DpoCommand& command);
 
 struct GrpoCommand {
-  TuneOptions tune;
+  TuneOptions tune = {.steps = 120, .batch = 16, .learning_rate = 2e-4};
   std::int64_t group = 8, held_out = 500;
   std::int64_t updates = 1;  // per group of answers
-  GrpoOptions grpo = {};
+  GrpoOptions grpo = {.kl = 0.01};
 };
 /// On the story world's questions, whose answers can be checked.
 void grpo(const GrpoCommand& command);

@@ -72,8 +72,6 @@ int main(int argc, char** argv) {
   };
 
   ch07::ClassifyCommand c;
-  c.tune.steps = 60;
-  c.tune.learning_rate = 1e-3;
   CLI::App* classify = app.add_subcommand("classify", "a new head names the class of a text");
   add_tune(classify, c.tune);
   add_layout(classify, c.tune);
@@ -96,9 +94,6 @@ int main(int argc, char** argv) {
   texts->add_option("--out", texts_out, "JSON lines")->required();
 
   ch07::InstructCommand i;
-  i.tune.steps = 1100;
-  i.tune.batch = 8;
-  i.tune.learning_rate = 2e-3;
   CLI::App* instruct = app.add_subcommand("instruct", "questions and answers");
   add_tune(instruct, i.tune);
   add_layout(instruct, i.tune);
@@ -114,9 +109,6 @@ int main(int argc, char** argv) {
                      "several examples per row of the context's length, none of which sees another");
 
   ch07::DpoCommand d;
-  d.tune.steps = 60;
-  d.tune.batch = 8;
-  d.tune.learning_rate = 1e-4;
   CLI::App* dpo = app.add_subcommand("dpo", "preferences: better and worse answers in pairs");
   add_tune(dpo, d.tune);
   add_layout(dpo, d.tune);
@@ -128,10 +120,6 @@ int main(int argc, char** argv) {
   dpo->add_option("--beta", d.beta)->check(above(0, 100))->capture_default_str();
 
   ch07::GrpoCommand g;
-  g.tune.steps = 120;
-  g.tune.batch = 16;
-  g.tune.learning_rate = 2e-4;
-  g.grpo.kl = 0.01;
   CLI::App* grpo = app.add_subcommand("grpo", "rewards: answers to stories' questions that can be checked");
   add_tune(grpo, g.tune);
   grpo->add_option("--group", g.group, "answers to each question")

@@ -15,9 +15,9 @@
 #include "common/finetuning/chat_format.h"
 #include "common/generation/generate.h"
 #include "common/generation/stop_text.h"
-#include "common/tokenizer/stream_text.h"
 #include "common/model/huggingface.h"
 #include "common/text/utf8.h"
+#include "common/tokenizer/stream_text.h"
 #include "common/tokenizer/tokenizer.h"
 
 namespace llm::ch07 {

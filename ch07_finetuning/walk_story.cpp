@@ -10,18 +10,16 @@ namespace llm::ch07 {
 
 namespace {
 
-TuneOptions tune(const WalkCommand& command, const fs::path& model, const char* out, std::int64_t steps,
-                 std::int64_t batch, double rate) {
-  TuneOptions t;
-  t.model = model;
-  t.out = command.work / "ch07_finetuning" / out;
-  t.placement = command.placement;
-  t.seed = command.seed;
-  t.metrics = command.metrics;
-  t.steps = steps;
-  t.batch = batch;
-  t.learning_rate = rate;
-  return t;
+/// A command with its default settings, for a model of the walk.
+template <typename Command>
+Command on_stories(const WalkCommand& walk, const fs::path& model, const char* out) {
+  Command command;
+  command.tune.model = model;
+  command.tune.out = walk.work / "ch07_finetuning" / out;
+  command.tune.placement = walk.placement;
+  command.tune.seed = walk.seed;
+  command.tune.metrics = walk.metrics;
+  return command;
 }
 
 /// Three questions about a story that the model was not trained on.
@@ -45,17 +43,17 @@ void walk(const WalkCommand& command) {
         base.string());
 
   fmt::print("── Does a story end well? A new head on the last token\n\n");
-  classify({.tune = tune(command, base, "classifier", 60, 16, 1e-3)});
+  classify(on_stories<ClassifyCommand>(command, base, "classifier"));
 
   fmt::print("\n── Questions and answers\n\n");
-  instruct({.tune = tune(command, base, "instruct", 1100, 8, 2e-3)});
+  instruct(on_stories<InstructCommand>(command, base, "instruct"));
 
   fmt::print("\n── Preferences\n\n");
-  dpo({.tune = tune(command, base, "dpo", 60, 8, 1e-4)});
+  dpo(on_stories<DpoCommand>(command, base, "dpo"));
 
   fmt::print("\n── Rewards\n\n");
   const fs::path answering = command.work / "ch07_finetuning" / "instruct";
-  grpo({.tune = tune(command, answering, "grpo", 120, 16, 2e-4), .grpo = {.kl = 0.01}});
+  grpo(on_stories<GrpoCommand>(command, answering, "grpo"));
 
   fmt::print("\nA conversation with the model:\n");
   converse(open_model(command.work / "ch07_finetuning" / "grpo", command.placement), command.seed);

@@ -95,7 +95,7 @@ function(llm_device_sources target)
 endfunction()
 
 # llm_chapter(ch01_data): the program bin/ch01_data of the folder's main.cpp, walk_*.cpp and walk_*.cu, and the benchmark
-# bin/ch01_data_bench of its bench*.cpp.
+# bin/ch01_data_bench of its bench*.cpp (not with sanitizers).
 function(llm_chapter name)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/main.cpp ${CMAKE_SOURCE_DIR}/${name}/walk_*.cpp)
   if(LLM_SERVING)  # one of the two says that there is no server
@@ -121,7 +121,7 @@ function(llm_chapter name)
   file(GLOB benches CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/bench*.cpp)
   set(programs ${name})
   add_dependencies(programs ${name})
-  if(benches)
+  if(benches AND NOT LLM_SANITIZE)
     add_executable(${name}_bench ${benches})
     target_link_libraries(${name}_bench PRIVATE llm_until_${chapter} llm_cli benchmark::benchmark_main)
     target_precompile_headers(${name}_bench REUSE_FROM llm_core)

@@ -139,16 +139,20 @@ void tile(float* c, Index ldc, Index rows, Index columns, const Finish& finish, 
     tile_sums(total, a, 1, kTileRows, panel, Vectors * kLanes, depth);
   // `total` lives in registers as long as every index into it is a constant.
   if (rows == kTileRows && columns == Vectors * kLanes) {
+    if (const float beta = finish.beta; beta != 0)
+#pragma GCC unroll 8
+      for (Index i = 0; i < kTileRows; ++i)
+#pragma GCC unroll 3
+        for (int v = 0; v < Vectors; ++v) total[i][v] += beta * load(c + i * ldc + v * kLanes);
+    if (const float* bias = finish.bias)
+#pragma GCC unroll 3
+      for (int v = 0; v < Vectors; ++v)
+#pragma GCC unroll 8
+        for (Index i = 0; i < kTileRows; ++i) total[i][v] += load(bias + v * kLanes);
 #pragma GCC unroll 8
     for (Index i = 0; i < kTileRows; ++i)
 #pragma GCC unroll 3
-      for (int v = 0; v < Vectors; ++v) {
-        float* place = c + i * ldc + v * kLanes;
-        Vec value = total[i][v];
-        if (finish.beta != 0) value += finish.beta * load(place);
-        if (finish.bias) value += load(finish.bias + v * kLanes);
-        store(place, value);
-      }
+      for (int v = 0; v < Vectors; ++v) store(c + i * ldc + v * kLanes, total[i][v]);
     return;
   }
   float sums[kTileRows * Vectors * kLanes];

@@ -32,6 +32,12 @@ inline float row_sum(Index count, const F& f) {
 inline Vec take(const float* p, Index count) {
   return count == kLanes ? load(p) : load_part(p, count);
 }
+inline void put(float* p, const Vec& v, Index count) {
+  if (count == kLanes)
+    store(p, v);
+  else
+    store_part(p, v, count);
+}
 
 }  // namespace
 
@@ -95,13 +101,21 @@ void layer_norm_backward(float* dx, float* dgamma, float* dbeta, const float* dy
                             });
       float* out = dx + row * channels;
       const float* residual = dresidual ? dresidual + row * channels : nullptr;
-#pragma GCC ivdep
-      for (Index c = 0; c < channels; ++c) {
-        const float normal = (in[c] - m) * r;
-        piece_dgamma[c] += grad[c] * normal;
-        piece_dbeta[c] += grad[c];
-        const float d = r * (grad[c] * gamma[c] - mean_g - normal * mean_gn);
-        out[c] = residual ? residual[c] + d : d;
+      for (Index c = 0; c < channels; c += kLanes) {
+        const Index n = std::min(kLanes, channels - c);
+        const Vec normal = (take(in + c, n) - m) * r;
+        const Vec up = take(grad + c, n), factor = take(gamma + c, n);
+        put(piece_dgamma + c, take(piece_dgamma + c, n) + up * normal, n);
+        if (dbeta) put(piece_dbeta + c, take(piece_dbeta + c, n) + up, n);
+        const auto down = [&](int i) {
+          return r * (up.part[i] * factor.part[i] - mean_g - normal.part[i] * mean_gn);
+        };
+        if (residual) {
+          const Vec rest = take(residual + c, n);
+          put(out + c, from_parts([&](int i) { return rest.part[i] + down(i); }), n);
+        } else {
+          put(out + c, from_parts(down), n);
+        }
       }
     }
   });
