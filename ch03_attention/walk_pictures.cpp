@@ -9,9 +9,9 @@
 #include "common/cli/text_plot.h"
 #include "common/core/error.h"
 #include "common/core/file.h"
-#include "common/tokenizer/stream_text.h"
 #include "common/model/huggingface.h"
 #include "common/ops/ops.h"
+#include "common/tokenizer/stream_text.h"
 
 namespace llm::ch03 {
 

@@ -13,10 +13,10 @@
 #include "common/cli/program.h"
 #include "common/core/error.h"
 #include "common/generation/generate.h"
-#include "common/tokenizer/stream_text.h"
 #include "common/model/huggingface.h"
 #include "common/model/safetensors.h"
 #include "common/ops/ops.h"
+#include "common/tokenizer/stream_text.h"
 #include "common/tokenizer/tokenizer.h"
 
 namespace {

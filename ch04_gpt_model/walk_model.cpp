@@ -12,12 +12,12 @@
 #include "common/core/file.h"
 #include "common/core/torch_random.h"
 #include "common/generation/generate.h"
-#include "common/tokenizer/stream_text.h"
 #include "common/model/huggingface.h"
 #include "common/ops/ops.h"
 #include "common/text/batches.h"
 #include "common/text/token_shard.h"
 #include "common/tokenizer/story_tokens.h"
+#include "common/tokenizer/stream_text.h"
 #include "common/tokenizer/tokenizer.h"
 
 namespace llm::ch04 {

@@ -10,9 +10,9 @@
 
 #include "common/generation/generate.h"
 #include "common/generation/stop_text.h"
-#include "common/tokenizer/stream_text.h"
 #include "common/serving/model_server.h"
 #include "common/tokenizer/simple_tokenizers.h"
+#include "common/tokenizer/stream_text.h"
 #include "tests/ch04_model_helpers.h"
 #include "tests/ch07_http_client.h"
 

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "common/generation/stop_text.h"
-#include "common/tokenizer/stream_text.h"
 #include "common/serving/scheduler.h"
+#include "common/tokenizer/stream_text.h"
 #include "common/tokenizer/tokenizer.h"
 
 namespace llm {
