@@ -1,4 +1,4 @@
-// The main function of all test programs.
+// The main function of all test programs, in a target of its own because it brings their precompiled headers.
 #include <gtest/gtest.h>
 
 int main(int argc, char** argv) {

@@ -1,7 +1,7 @@
 // Text that arrives in pieces: a token may end in the middle of a UTF-8 character.
 //
 // A byte-level tokenizer can spread one character over several tokens. A program that prints while it
-// generates must hold the first bytes back until the rest is there. Chapter 5 uses it.
+// generates must hold the first bytes back until the rest is there. Chapters 3 to 7 use it.
 #pragma once
 
 #include <string>
