@@ -8,6 +8,7 @@
 
 #include "common/core/device_memory.h"
 #include "common/core/memory_meter.h"
+#include "common/core/threads.h"
 
 namespace llm {
 
@@ -183,10 +184,12 @@ void Tensor::fill(float value) const {
 
 void Tensor::zero() const {
   if (numel_ == 0) return;
-  if (device_ == Device::cuda)
-    device_zero(raw(), bytes());
-  else
-    std::memset(raw(), 0, bytes());
+  if (device_ == Device::cuda) return device_zero(raw(), bytes());
+  auto* const memory = static_cast<std::byte*>(raw());
+  parallel_for(static_cast<std::int64_t>(bytes()), std::int64_t{1} << 16,
+               [=](std::int64_t begin, std::int64_t end) {
+                 std::memset(memory + begin, 0, static_cast<std::size_t>(end - begin));
+               });
 }
 
 }  // namespace llm

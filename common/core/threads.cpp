@@ -19,6 +19,10 @@ namespace {
 // step comes within microseconds, and waking a thread costs tens of them.
 constexpr int kSpins = 4000;
 
+// A loop is cut into this many parts per thread: a thread that is held up (by another program, or by a
+// neighbour on the same core) leaves some of its parts to the others.
+constexpr int kParts = 16;
+
 void pause_cpu() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -36,7 +40,7 @@ void wait_while_equal(std::atomic<std::uint32_t>& value, std::uint32_t old) {
 
 class Pool {
  public:
-  explicit Pool(int threads) : threads_(threads) {
+  explicit Pool(int threads) : threads_(threads), next_(static_cast<std::size_t>(threads)) {
     for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
   }
   ~Pool() {
@@ -52,18 +56,35 @@ class Pool {
     body_ = &body;
     n_ = n;
     parts_ = parts;
+    for (int i = 0; i < threads_; ++i) next_part(i).store(first_part(i), std::memory_order_relaxed);
     pending_.store(static_cast<std::uint32_t>(threads_ - 1), std::memory_order_relaxed);
     start_.fetch_add(1, std::memory_order_release);
     start_.notify_all();
-    part(0);
+    run_parts(0);
     for (std::uint32_t left; (left = pending_.load(std::memory_order_acquire)) != 0;)
       wait_while_equal(pending_, left);
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
  private:
+  /// Each of these has a cache line to itself.
+  struct alignas(64) Next {
+    std::atomic<int> part{0};
+  };
+  std::atomic<int>& next_part(int thread) { return next_[static_cast<std::size_t>(thread)].part; }
+  int first_part(int thread) const { return static_cast<int>(std::int64_t{parts_} * thread / threads_); }
+
+  /// The thread's own parts in order, so that it meets the same data in each loop, and then what others have
+  /// not begun.
+  void run_parts(int thread) {
+    for (int other = 0; other < threads_; ++other) {
+      const int owner = (thread + other) % threads_;
+      const int end = first_part(owner + 1);
+      for (int i; (i = next_part(owner).fetch_add(1, std::memory_order_relaxed)) < end;) part(i);
+    }
+  }
+
   void part(int i) {
-    if (i >= parts_) return;
     try {
       (*body_)(n_ * i / parts_, n_ * (i + 1) / parts_);
     } catch (...) {
@@ -75,6 +96,7 @@ class Pool {
   void work(int i);
 
   int threads_;
+  std::vector<Next> next_;  // of each thread's parts, the first that nobody has begun
   std::vector<std::thread> workers_;
   std::atomic<std::uint32_t> start_{0};
   std::atomic<std::uint32_t> pending_{0};
@@ -96,7 +118,7 @@ void Pool::work(int i) {
     wait_while_equal(start_, seen);
     seen = start_.load(std::memory_order_acquire);
     if (stop_) return;
-    part(i);
+    run_parts(i);
     if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
   }
 }
@@ -135,10 +157,10 @@ void parallel_for(std::int64_t n, std::int64_t grain,
                   const std::function<void(std::int64_t, std::int64_t)>& body) {
   if (n <= 0) return;
   const int threads = thread_count();
-  const int parts = static_cast<int>(
-      std::min<std::int64_t>(threads, std::max<std::int64_t>(1, n / std::max<std::int64_t>(1, grain))));
+  const int parts = static_cast<int>(std::min<std::int64_t>(
+      std::int64_t{threads} * kParts, std::max<std::int64_t>(1, n / std::max<std::int64_t>(1, grain))));
   auto& h = holder();
-  if (parts > 1 && !inside_part) {
+  if (parts > 1 && threads > 1 && !inside_part) {
     const std::unique_lock lock(h.mutex, std::try_to_lock);
     if (lock.owns_lock()) {
       if (!h.pool || h.pool->threads() != threads) h.pool = std::make_unique<Pool>(threads);
@@ -150,7 +172,7 @@ void parallel_for(std::int64_t n, std::int64_t grain,
       return;
     }
   }
-  for (int i = 0; i < parts; ++i) body(n * i / parts, n * (i + 1) / parts);
+  body(0, n);
 }
 
 }  // namespace llm

@@ -1,9 +1,9 @@
 // A pool of threads and one loop over it.
 //
-// `parallel_for` cuts [0, n) into as many contiguous parts as there are threads and runs each on one.
-// Write loops so that every output element is computed whole within one part: then no result depends
-// on the number of threads. A call from inside a part, or while another thread is using the pool,
-// runs its parts one after the other on the calling thread.
+// `parallel_for` cuts [0, n) into contiguous parts, some for each thread; a thread that has run its own takes
+// over parts that others have not begun. Write loops so that every output element is computed whole within
+// one part: then no result depends on the number of threads, nor on who ran what. A call from inside a part,
+// or while another thread is using the pool, runs the whole loop on the calling thread.
 #pragma once
 
 #include <cstdint>

@@ -204,9 +204,8 @@ void add_layer_norm_forward(const Tensor& sum, const Tensor& y, const Tensor& me
   check.count("rstd", rstd, rows, DType::f32);
   if (beta.defined()) check.shape("beta", beta, {channels});
   if (check.on_cuda()) return cuda::add_layer_norm_forward(sum, y, mean, rstd, a, b, gamma, beta, eps);
-  cpu::add(sum.data(), a.data(), b.data(), a.numel());
-  cpu::layer_norm_forward(y.data(), mean.data(), rstd.data(), sum.data(), gamma.data(), data_or_null(beta),
-                          rows, channels, eps);
+  cpu::add_layer_norm_forward(sum.data(), y.data(), mean.data(), rstd.data(), a.data(), b.data(),
+                              gamma.data(), data_or_null(beta), rows, channels, eps);
 }
 
 void layer_norm_backward(const Tensor& dx, const Tensor& dgamma, const Tensor& dbeta, const Tensor& dy,

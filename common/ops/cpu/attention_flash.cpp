@@ -105,7 +105,7 @@ void block_scores(float* scores, const float* q, const float* k_columns, const H
 }
 
 /// Vector j of row i of a block of scores: -inf where the key comes after the query.
-Vec masked(const float* scores, const Block& block, Index i, Index j) {
+[[gnu::always_inline]] inline Vec masked(const float* scores, const Block& block, Index i, Index j) {
   const Vec score = load(scores + i * kBlock + j);
   if (!block.diagonal() || j + kLanes <= i + 1) return score;
   return first_lanes(score, static_cast<std::int32_t>(i - j + 1), -std::numeric_limits<float>::infinity());

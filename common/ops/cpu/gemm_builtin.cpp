@@ -3,10 +3,10 @@
 //
 // C (m, n) = A (m, k) B (k, n) is cut three times:
 //   * k into pieces of at most 384, and n into blocks so that one of B fills at most three quarters of the
-//     second-level cache: these are copied once, as panels of 48 columns (16 with AVX2), and stay there,
-//   * m into strips of eight (or six) rows: eight rows of A (12 KB) stay in the first-level cache while all
-//   panels
-//     of the block pass by,
+//     second-level cache: the threads copy such a block together, as panels of 48 columns (16 with AVX2), and
+//     it stays there,
+//   * m into strips of eight (or six) rows, which the threads share out: eight rows of A (12 KB) stay in the
+//     first-level cache while all panels of the block pass by,
 //   * a strip times a panel is the inner loop of block_product.h: 8 x 48 (or 6 x 16) sums in registers.
 // Odd ends are padded with zeros where B is copied, so the inner loop never sees them.
 //
@@ -60,36 +60,64 @@ Index panel_width(Index block_columns, Index j) {
   return std::min(kPanel, divide_up(block_columns - j, kLanes) * kLanes);
 }
 
-/// B (depth, columns) times alpha -> panels of kPanel columns (the last may be narrower), each (depth, width)
-/// and one after the other; zeros beyond the last column.
-void pack_block(float* panels, const Strided& b, Index depth, Index columns, float alpha) {
-  const Index padded = divide_up(columns, kLanes) * kLanes;
-  if (b.row == 1) {  // stored (columns, depth): B is the transpose of a row-major matrix
-    for (Index j = 0; j < padded; j += kLanes) {
-      const Index panel = j / kPanel * kPanel;
-      transpose_block(panels + panel * depth + (j - panel), panel_width(columns, panel), b.at(0, j), b.column,
-                      std::min(kLanes, columns - j), depth);
-    }
-  } else {
-    // Eight rows at a time: memory is read in order, eight streams at once, and written in stretches. (Panels
-    // lie a multiple of 4 KB apart, so single rows would all be written to the same few places of the
-    // first-level cache.)
-    constexpr Index kRows = 8;
-    for (Index first = 0; first < depth; first += kRows)
-      for (Index panel = 0; panel < padded; panel += kPanel) {
-        const Index width = panel_width(columns, panel);
-        for (Index p = first; p < std::min(depth, first + kRows); ++p) {
-          float* to = panels + panel * depth + p * width;
-          for (Index j = 0; j < width; j += kLanes) {
-            const Index count = columns - panel - j;
-            const float* from = b.at(p, panel + j);
-            store(to + j, count >= kLanes ? load(from) : load_part(from, count));
-          }
-        }
-      }
+/// A block of C, and of the sums: columns [column, column + columns) and the products [k, k + depth).
+struct Block {
+  Index column, columns, k, depth;
+};
+
+// B (depth, columns) of a block times alpha becomes panels of kPanel columns (the last may be narrower), each
+// (depth, width) and one after the other, with zeros beyond the last column. Several threads do it together:
+// each copies what lies together in memory.
+
+/// Panels [first, last) of B that is stored (columns, depth), as the transpose of a row-major matrix.
+void pack_panels(float* panels, const Strided& b, const Block& block, float alpha, Index first, Index last) {
+  const Index begin = first * kPanel;
+  const Index end = std::min(divide_up(block.columns, kLanes) * kLanes, last * kPanel);
+  for (Index j = begin; j < end; j += kLanes) {
+    const Index panel = j / kPanel * kPanel;
+    transpose_block(panels + panel * block.depth + (j - panel), panel_width(block.columns, panel), b.at(0, j),
+                    b.column, std::min(kLanes, block.columns - j), block.depth);
   }
   if (alpha != 1)
-    for (Index i = 0; i < depth * padded; ++i) panels[i] *= alpha;
+    for (Index i = begin * block.depth; i < end * block.depth; ++i) panels[i] *= alpha;
+}
+
+/// Rows [begin, end) of row-major B into all panels.
+///
+/// Eight rows at a time: memory is read in order, eight streams at once, and written in stretches. (Panels
+/// lie a multiple of 4 KB apart, so single rows would all be written to the same few places of the
+/// first-level cache.)
+constexpr Index kRowsAtOnce = 8;
+void pack_rows(float* panels, const Strided& b, const Block& block, float alpha, Index begin, Index end) {
+  for (Index first = begin; first < end; first += kRowsAtOnce)
+    for (Index panel = 0; panel < block.columns; panel += kPanel) {
+      const Index width = panel_width(block.columns, panel);
+      for (Index p = first; p < std::min(end, first + kRowsAtOnce); ++p) {
+        float* to = panels + panel * block.depth + p * width;
+        for (Index j = 0; j < width; j += kLanes) {
+          const Index count = block.columns - panel - j;
+          const float* from = b.at(p, panel + j);
+          store(to + j, alpha * (count >= kLanes ? load(from) : load_part(from, count)));
+        }
+      }
+    }
+}
+
+/// All panels of a block, by all threads.
+void pack_block(float* panels, const Product& o, const Block& block) {
+  constexpr Index kGrain = 8'192;  // numbers worth a part of the loop
+  if (o.transpose_b) {
+    const Strided b{o.b + block.column * o.ldb + block.k, 1, o.ldb};
+    parallel_for(divide_up(block.columns, kPanel), 1 + kGrain / (kPanel * (block.depth + 1)),
+                 [&](Index first, Index last) { pack_panels(panels, b, block, o.alpha, first, last); });
+  } else {
+    const Strided b{o.b + block.k * o.ldb + block.column, o.ldb, 1};
+    parallel_for(divide_up(block.depth, kRowsAtOnce), 1 + kGrain / (kRowsAtOnce * block.columns),
+                 [&](Index first, Index last) {
+                   pack_rows(panels, b, block, o.alpha, first * kRowsAtOnce,
+                             std::min(block.depth, last * kRowsAtOnce));
+                 });
+  }
 }
 
 /// Rows of A (at most kPackRows) that is stored by columns -> strips, each (depth, kTileRows), zeros beyond
@@ -173,80 +201,81 @@ void tile_of_width(float* c, Index ldc, Index rows, Index columns, const Finish&
   tile<MaxVectors>(c, ldc, rows, columns, finish, a, a_row, a_column, panel, depth);
 }
 
-/// Rows [row, row + rows) and columns [column, column + columns) of the product, on the calling thread.
-void multiply_part(const Product& o, Index row, Index rows, Index column, Index columns) {
+/// Strips [first, last) of a block of C, on the calling thread. `panels` is B.
+void multiply_strips(const Product& o, const Block& block, const float* panels, Index first, Index last) {
   const Strided a = o.transpose_a ? Strided{o.a, 1, o.lda} : Strided{o.a, o.lda, 1};
-  const Strided b = o.transpose_b ? Strided{o.b, 1, o.ldb} : Strided{o.b, o.ldb, 1};
-  const Index pieces = std::max<Index>(1, divide_up(o.k, kBlockDepth));
-  const Index max_depth = divide_up(o.k, pieces);
-  const Index all_panels = divide_up(columns, kPanel);
-  const Index blocks = divide_up(all_panels * kPanel * max_depth, block_size());
-  const Index max_columns = divide_up(all_panels, std::max<Index>(1, blocks)) * kPanel;
   static thread_local Scratch scratch;
-  const auto [panels, strips] = scratch.cut({max_depth * max_columns, max_depth * kPackRows});
-
-  for (Index block = column; block < column + columns; block += max_columns) {
-    const Index block_columns = std::min(max_columns, column + columns - block);
-    for (Index piece = 0; piece < pieces; ++piece) {
-      const Index k = piece * max_depth;
-      const Index depth = std::min(max_depth, o.k - k);
-      pack_block(panels, {b.at(k, block), b.row, b.column}, depth, block_columns, o.alpha);
-      for (Index i = row; i < row + rows; i += kTileRows) {
-        const Index height = std::min(kTileRows, row + rows - i);
-        const float* strip = a.at(i, k);
-        Index strip_row = a.row, strip_column = a.column;
-        if (a.row == 1) {
-          const Index within = (i - row) % kPackRows;
-          if (within == 0)
-            pack_strips(strips, {a.at(i, k), a.row, a.column}, depth, std::min(kPackRows, row + rows - i));
-          strip = strips + within * depth;
-          strip_column = kTileRows;
-        } else if (height < kTileRows) {
-          for (Index p = 0; p < depth; ++p)
-            for (Index r = 0; r < kTileRows; ++r)
-              strips[p * kTileRows + r] = r < height ? *a.at(i + r, k + p) : 0;
-          strip = strips;
-          strip_row = 1;
-          strip_column = kTileRows;
-        }
-        for (Index j = 0; j < block_columns; j += kPanel) {
-          const Index width = std::min(kPanel, block_columns - j);
-          const Finish finish{piece == 0 ? o.beta : 1, piece == 0 && o.bias ? o.bias + block + j : nullptr};
-          float* c = o.c + i * o.ldc + block + j;
-          const float* panel = panels + j * depth;
-          tile_of_width<kTileVectors>(c, o.ldc, height, width, finish, strip, strip_row, strip_column, panel,
-                                      depth);
-        }
-      }
+  float* const strips = scratch.floats(block.depth * kPackRows);
+  const float beta = block.k == 0 ? o.beta : 1;
+  const float* bias = block.k == 0 && o.bias ? o.bias + block.column : nullptr;
+  const Index end = std::min(o.m, last * kTileRows);
+  for (Index i = first * kTileRows; i < end; i += kTileRows) {
+    const Index height = std::min(kTileRows, o.m - i);
+    const float* strip = a.at(i, block.k);
+    Index strip_row = a.row, strip_column = a.column;
+    if (a.row == 1) {
+      const Index within = (i - first * kTileRows) % kPackRows;
+      if (within == 0)
+        pack_strips(strips, {strip, a.row, a.column}, block.depth, std::min(kPackRows, end - i));
+      strip = strips + within * block.depth;
+      strip_column = kTileRows;
+    } else if (height < kTileRows) {
+      for (Index p = 0; p < block.depth; ++p)
+        for (Index r = 0; r < kTileRows; ++r)
+          strips[p * kTileRows + r] = r < height ? *a.at(i + r, block.k + p) : 0;
+      strip = strips;
+      strip_row = 1;
+      strip_column = kTileRows;
     }
+    for (Index j = 0; j < block.columns; j += kPanel)
+      tile_of_width<kTileVectors>(o.c + i * o.ldc + block.column + j, o.ldc, height,
+                                  std::min(kPanel, block.columns - j), {beta, bias ? bias + j : nullptr},
+                                  strip, strip_row, strip_column, panels + j * block.depth, block.depth);
   }
 }
 
-/// How much of the time `threads` threads are busy with `units` equal units.
-double balance(Index units, Index threads) {
-  return static_cast<double>(units) / static_cast<double>(divide_up(units, threads) * threads);
+/// All blocks, one after the other: the threads copy B together, then share out the strips.
+void multiply_blocks(const Product& o) {
+  constexpr Index kGrainWork = 250'000;  // multiplications worth a part of the loop
+  const Index pieces = std::max<Index>(1, divide_up(o.k, kBlockDepth));
+  const Index max_depth = divide_up(o.k, pieces);
+  const Index all_panels = divide_up(o.n, kPanel);
+  const Index blocks = std::max<Index>(1, divide_up(all_panels * kPanel * max_depth, block_size()));
+  const Index max_columns = divide_up(all_panels, blocks) * kPanel;
+  static thread_local Scratch scratch;
+  float* const panels = scratch.floats(max_depth * max_columns);
+
+  Block block;
+  for (block.column = 0; block.column < o.n; block.column += max_columns) {
+    block.columns = std::min(max_columns, o.n - block.column);
+    for (Index piece = 0; piece < pieces; ++piece) {
+      block.k = piece * max_depth;
+      block.depth = std::min(max_depth, o.k - block.k);
+      pack_block(panels, o, block);
+      parallel_for(divide_up(o.m, kTileRows),
+                   1 + kGrainWork / (kTileRows * block.columns * (block.depth + 1)),
+                   [&](Index first, Index last) { multiply_strips(o, block, panels, first, last); });
+    }
+  }
 }
 
 }  // namespace
 
 void multiply(const Product& o) {
   if (o.m <= 0 || o.n <= 0) return;
-  constexpr Index kGrainWork = 500'000;  // multiplications worth a thread
-  const Index strips = divide_up(o.m, kTileRows);
-  const Index panels = divide_up(o.n, kPanel);
-  const Index threads = thread_count();
-  // Whoever shares out columns copies each part of B once; rows are shared where they come out more evenly.
-  if (balance(panels, threads) >= 0.9 || balance(panels, threads) >= balance(strips, threads)) {
-    const Index grain = 1 + kGrainWork / (kPanel * o.m * (o.k + 1));
-    parallel_for(panels, grain, [&](Index begin, Index end) {
-      multiply_part(o, 0, o.m, begin * kPanel, std::min(o.n, end * kPanel) - begin * kPanel);
-    });
-  } else {
-    const Index grain = 1 + kGrainWork / (kTileRows * o.n * (o.k + 1));
-    parallel_for(strips, grain, [&](Index begin, Index end) {
-      multiply_part(o, begin * kTileRows, std::min(o.m, end * kTileRows) - begin * kTileRows, 0, o.n);
-    });
-  }
+  const Index strips = divide_up(o.m, kTileRows), panels = divide_up(o.n, kPanel);
+  if (strips >= 8 * thread_count() || strips >= panels) return multiply_blocks(o);
+  // Few rows: the threads share out the columns, and each copies the part of B that it needs.
+  constexpr Index kGrainWork = 500'000;
+  parallel_for(panels, 1 + kGrainWork / (kPanel * o.m * (o.k + 1)), [&](Index first, Index last) {
+    const Index column = first * kPanel;
+    Product part = o;
+    part.n = std::min(o.n, last * kPanel) - column;
+    part.b += column * (o.transpose_b ? o.ldb : 1);
+    part.c += column;
+    if (o.bias) part.bias += column;
+    multiply_blocks(part);  // loops within a part stay on its thread
+  });
 }
 
 }  // namespace cpu

@@ -32,6 +32,8 @@ void embedding_backward(float* dtoken_table, float* dposition_table, const float
 // layer_norm.cpp: x (N, C)
 void layer_norm_forward(float* y, float* mean, float* rstd, const float* x, const float* gamma,
                         const float* beta, Index rows, Index channels, float eps);
+void add_layer_norm_forward(float* sum, float* y, float* mean, float* rstd, const float* a, const float* b,
+                            const float* gamma, const float* beta, Index rows, Index channels, float eps);
 void layer_norm_backward(float* dx, float* dgamma, float* dbeta, const float* dy, const float* x,
                          const float* gamma, const float* mean, const float* rstd, const float* dresidual,
                          Index rows, Index channels);

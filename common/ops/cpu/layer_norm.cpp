@@ -71,6 +71,17 @@ void layer_norm_forward(float* y, float* mean, float* rstd, const float* x, cons
   });
 }
 
+void add_layer_norm_forward(float* sum, float* y, float* mean, float* rstd, const float* a, const float* b,
+                            const float* gamma, const float* beta, Index rows, Index channels, float eps) {
+  // Some rows at a time: the sum is still in the cache when it is normalised. (Loops within a part stay on
+  // its thread.)
+  parallel_for(rows, kGrain, [=](Index begin, Index end) {
+    const Index first = begin * channels, count = end - begin;
+    add(sum + first, a + first, b + first, count * channels);
+    layer_norm_forward(y + first, mean + begin, rstd + begin, sum + first, gamma, beta, count, channels, eps);
+  });
+}
+
 // With n = (x - mean) rstd and g = dy gamma:  dx = rstd (g - mean(g) - n mean(g n)), dgamma = sum dy n, dbeta
 // = sum dy.
 //
