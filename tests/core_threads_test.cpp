@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -30,6 +31,21 @@ TEST_P(Threads, NoPartIsSmallerThanTheGrain) {
   std::atomic<int> parts{0};
   parallel_for(100, 60, [&](std::int64_t, std::int64_t) { ++parts; });
   EXPECT_EQ(parts, 1);
+}
+
+TEST_P(Threads, WhoIsHeldUpLeavesPartsToOthers) {
+  // The first part waits for all others, among them some that its own thread would run next.
+  constexpr int n = 64;
+  std::atomic<int> done{0};
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  parallel_for(n, 1, [&](std::int64_t begin, std::int64_t end) {
+    if (begin == 0) {
+      while (done < n - end && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+      EXPECT_EQ(done, n - end);
+    }
+    done += static_cast<int>(end - begin);
+  });
+  EXPECT_EQ(done, n);
 }
 
 TEST_P(Threads, AnExceptionReachesTheCallerAndThePoolGoesOn) {

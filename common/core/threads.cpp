@@ -21,7 +21,7 @@ constexpr int kSpins = 4000;
 
 // A loop is cut into this many parts per thread: a thread that is held up (by another program, or by a
 // neighbour on the same core) leaves some of its parts to the others.
-constexpr int kParts = 16;
+constexpr int kPartsPerThread = 16;
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -157,8 +157,9 @@ void parallel_for(std::int64_t n, std::int64_t grain,
                   const std::function<void(std::int64_t, std::int64_t)>& body) {
   if (n <= 0) return;
   const int threads = thread_count();
-  const int parts = static_cast<int>(std::min<std::int64_t>(
-      std::int64_t{threads} * kParts, std::max<std::int64_t>(1, n / std::max<std::int64_t>(1, grain))));
+  const int parts = static_cast<int>(
+      std::min<std::int64_t>(std::int64_t{threads} * kPartsPerThread,
+                             std::max<std::int64_t>(1, n / std::max<std::int64_t>(1, grain))));
   auto& h = holder();
   if (parts > 1 && threads > 1 && !inside_part) {
     const std::unique_lock lock(h.mutex, std::try_to_lock);

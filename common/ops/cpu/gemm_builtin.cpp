@@ -34,6 +34,7 @@ namespace {
 constexpr Index kPanel = kTileVectors * kLanes;  // columns of C per inner loop
 constexpr Index kBlockDepth = 384;               // along k
 constexpr Index kPackRows = 8 * kTileRows;       // rows of A packed at a time, if they must be
+constexpr Index kGrainWork = 250'000;            // multiplications worth a part of a loop
 
 /// How many elements of B are copied at a time.
 Index block_size() {
@@ -236,7 +237,6 @@ void multiply_strips(const Product& o, const Block& block, const float* panels, 
 
 /// All blocks, one after the other: the threads copy B together, then share out the strips.
 void multiply_blocks(const Product& o) {
-  constexpr Index kGrainWork = 250'000;  // multiplications worth a part of the loop
   const Index pieces = std::max<Index>(1, divide_up(o.k, kBlockDepth));
   const Index max_depth = divide_up(o.k, pieces);
   const Index all_panels = divide_up(o.n, kPanel);
@@ -266,7 +266,6 @@ void multiply(const Product& o) {
   const Index strips = divide_up(o.m, kTileRows), panels = divide_up(o.n, kPanel);
   if (strips >= 8 * thread_count() || strips >= panels) return multiply_blocks(o);
   // Few rows: the threads share out the columns, and each copies the part of B that it needs.
-  constexpr Index kGrainWork = 500'000;
   parallel_for(panels, 1 + kGrainWork / (kPanel * o.m * (o.k + 1)), [&](Index first, Index last) {
     const Index column = first * kPanel;
     Product part = o;

@@ -73,12 +73,13 @@ void layer_norm_forward(float* y, float* mean, float* rstd, const float* x, cons
 
 void add_layer_norm_forward(float* sum, float* y, float* mean, float* rstd, const float* a, const float* b,
                             const float* gamma, const float* beta, Index rows, Index channels, float eps) {
-  // Some rows at a time: the sum is still in the cache when it is normalised. (Loops within a part stay on
-  // its thread.)
+  // A few rows at a time: the sum is still in the cache when it is normalised.
   parallel_for(rows, kGrain, [=](Index begin, Index end) {
-    const Index first = begin * channels, count = end - begin;
-    add(sum + first, a + first, b + first, count * channels);
-    layer_norm_forward(y + first, mean + begin, rstd + begin, sum + first, gamma, beta, count, channels, eps);
+    for (Index row = begin; row < end; row += kGrain) {
+      const Index first = row * channels, count = std::min(kGrain, end - row);
+      add(sum + first, a + first, b + first, count * channels);
+      layer_norm_forward(y + first, mean + row, rstd + row, sum + first, gamma, beta, count, channels, eps);
+    }
   });
 }
 
