@@ -97,6 +97,31 @@ TEST(Linear, AgreesWithPyTorch) {
   }
 }
 
+TEST(Linear, SharesOutTheColumnsOfFewRows) {
+  const std::int64_t rows = 5, in = 900, out = 1001;
+  const Tensor x = normal({rows, in}, 1), w = normal({out, in}, 2), b = normal({out}, 3);
+  const Tensor dy = normal({rows, out}, 4), y = poisoned({rows, out}), dx = poisoned({rows, in});
+  linear_forward(y, x, w, b);
+  linear_backward(dx, Tensor(w.shape()), Tensor(b.shape()), dy, x, w);
+  const Tensor expected_y({rows, out}), expected_dx({rows, in});
+  for (std::int64_t row = 0; row < rows; ++row) {
+    std::vector<double> gradient(static_cast<std::size_t>(in));
+    for (std::int64_t o = 0; o < out; ++o) {
+      double sum = b.data()[o];
+      for (std::int64_t i = 0; i < in; ++i) {
+        const double weight = w.data()[o * in + i];
+        sum += x.data()[row * in + i] * weight;
+        gradient[static_cast<std::size_t>(i)] += dy.data()[row * out + o] * weight;
+      }
+      expected_y.data()[row * out + o] = static_cast<float>(sum);
+    }
+    for (std::int64_t i = 0; i < in; ++i)
+      expected_dx.data()[row * in + i] = static_cast<float>(gradient[static_cast<std::size_t>(i)]);
+  }
+  expect_close(y, expected_y, "y", 2e-6);
+  expect_close(dx, expected_dx, "dx", 2e-6);
+}
+
 TEST(Linear, TakesNoRowsAtAll) {
   const Tensor w = normal({3, 4}, 1), x({0, 4}), y({0, 3}), dw({3, 4}), db({3});
   linear_forward(y, x, w, db);
