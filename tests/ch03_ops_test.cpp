@@ -51,8 +51,8 @@ TEST(Gemm, IsTheSumOfProductsForAllSizesAndLayouts) {
 TEST(Gemm, TakesSizesBeyondEveryBlock) {
   // More columns, rows and depth than one block or piece of any kind holds.
   const std::int64_t m = 70, n = 1700, k = 900;
-  const Tensor a = normal({m, k}, 1), b = normal({n, k}, 2), c = poisoned({m, n}), expected({m, n});
-  gemm(false, true, m, n, k, 1, a.data(), k, b.data(), k, 0, c.data(), n);
+  const Tensor a = normal({m, k}, 1), b = normal({n, k}, 2), expected({m, n});
+  const Tensor a_columns({k, m}), b_columns({k, n});
   for (std::int64_t i = 0; i < m; ++i)
     for (std::int64_t j = 0; j < n; ++j) {
       double sum = 0;
@@ -60,15 +60,29 @@ TEST(Gemm, TakesSizesBeyondEveryBlock) {
         sum += static_cast<double>(a.data()[i * k + p]) * b.data()[j * k + p];
       expected.data()[i * n + j] = static_cast<float>(sum);
     }
-  expect_close(c, expected, "c", 2e-6);
+  for (std::int64_t p = 0; p < k; ++p) {
+    for (std::int64_t i = 0; i < m; ++i) a_columns.data()[p * m + i] = a.data()[i * k + p];
+    for (std::int64_t j = 0; j < n; ++j) b_columns.data()[p * n + j] = b.data()[j * k + p];
+  }
+  for (const bool transpose_a : {false, true})
+    for (const bool transpose_b : {false, true}) {
+      const Tensor c = poisoned({m, n});
+      gemm(transpose_a, transpose_b, m, n, k, 1, (transpose_a ? a_columns : a).data(), transpose_a ? m : k,
+           (transpose_b ? b : b_columns).data(), transpose_b ? k : n, 0, c.data(), n);
+      expect_close(c, expected, fmt::format("c{}{}", transpose_a ? " A^T" : "", transpose_b ? " B^T" : ""),
+                   2e-6);
+    }
 }
 
 TEST(Gemm, LeavesWhatIsBetweenTheRowsAlone) {
-  const Tensor a = normal({9, 5}, 1), b = normal({5, 20}, 2), c({9, 23});
-  c.fill(7);
-  gemm(false, false, 9, 20, 5, 1, a.data(), 5, b.data(), 20, 0, c.data(), 23);
-  for (std::int64_t i = 0; i < 9; ++i)
-    for (std::int64_t j = 20; j < 23; ++j) EXPECT_EQ(c.data()[i * 23 + j], 7);
+  const Tensor a = normal({9, 9}, 1), b = normal({9, 20}, 2);
+  for (const bool transpose_a : {false, true}) {
+    const Tensor c({9, 23});
+    c.fill(7);
+    gemm(transpose_a, false, 9, 20, 9, 1, a.data(), 9, b.data(), 20, 0, c.data(), 23);
+    for (std::int64_t i = 0; i < 9; ++i)
+      for (std::int64_t j = 20; j < 23; ++j) EXPECT_EQ(c.data()[i * 23 + j], 7);
+  }
 }
 
 TEST(Gemm, SaysWhoComputes) {

@@ -95,6 +95,17 @@ struct Block {
   Index first_query(Index strip) const { return diagonal() ? strip : 0; }
 };
 
+/// Rows [first, first + 8) of (T, D) with `stride` between them, to be in the first-level cache when their
+/// turn comes: of stretches this short and far apart the processor fetches none ahead by itself. (Inline: g++
+/// takes a function that only asks for data for one that does nothing.)
+template <bool write>
+[[gnu::always_inline]] inline void fetch_ahead(const float* from, Index stride, Index first,
+                                               const Head& head) {
+  constexpr Index kLine = 16;
+  for (Index t = first; t < std::min(head.time, first + kStrip); ++t)
+    for (Index d = 0; d < head.size; d += kLine) __builtin_prefetch(from + t * stride + d, write);
+}
+
 /// scores (64, 64) = q k^T, also for the few keys of a strip's last vector that the mask will take away.
 void block_scores(float* scores, const float* q, const float* k_columns, const Head& head,
                   const Block& block) {
@@ -147,7 +158,7 @@ void block_softmax(float* weights, float* maximum, float* total, float* repair, 
   }
 }
 
-void forward_head(float* y, float* lse, const float* qkv, const Head& head, Index channels,
+void forward_head(float* y, float* lse, const float* qkv, const Head& head, const Head& next, Index channels,
                   const AttentionOptions& options) {
   const Index size = head.padded_size;
   const Index rows = head.padded_time * size;
@@ -179,9 +190,13 @@ void forward_head(float* y, float* lse, const float* qkv, const Head& head, Inde
           block_mask(mask, head, block, i, count, options);
           for (Index j = 0; j < count; ++j) weights[i * kBlock + j] *= mask[j];
         }
-      for (Index strip = 0; strip < block.queries; strip += kStrip)  // (8, keys) (keys, D)
+      for (Index strip = 0; strip < block.queries; strip += kStrip) {  // (8, keys) (keys, D)
+        if (key == 0)
+          for (Index part = 0; part < 3; ++part)
+            fetch_ahead<false>(qkv + next.qkv + part * channels, 3 * channels, query + strip, next);
         strip_product(out + strip * size, size, weights + strip * kBlock, kBlock, 1, v + key * size, size,
                       size, block.visible(strip), key > 0);
+      }
     }
     const Index real = std::min(kBlock, head.time - query);
     using Array = Eigen::Array<float, Eigen::Dynamic, 1>;
@@ -230,7 +245,7 @@ void block_softmax_backward(float* p, float* ds, const float* lse, const float* 
 // With P = exp(S - lse), M the dropout's mask and scale, and delta_i = y_i . dy_i (= sum_j P_ij dP_ij):
 //   dV = (M P)^T dY,  dP = M (dY V^T),  dS = P (dP - delta),  dQ = dS K / sqrt(D),  dK = dS^T Q / sqrt(D).
 void backward_head(float* dqkv, const float* dy, const float* y, const float* lse, const float* qkv,
-                   const Head& head, Index channels, const AttentionOptions& options) {
+                   const Head& head, const Head& next, Index channels, const AttentionOptions& options) {
   const Index size = head.padded_size;
   const Index rows = head.padded_time * size;
   const Index columns = round_up(head.time, kBlock) * head.size;
@@ -259,13 +274,26 @@ void backward_head(float* dqkv, const float* dy, const float* y, const float* ls
       const Block block{query, key, std::min(kBlock, head.padded_time - query),
                         std::min(kBlock, head.padded_time - key)};
       block_scores(p, q, k_columns, head, block);
-      for (Index strip = 0; strip < block.queries; strip += kStrip)  // dP (8, keys) = dY (8, D) V^T (D, keys)
+      // dP (8, keys) = dY (8, D) V^T (D, keys)
+      for (Index strip = 0; strip < block.queries; strip += kStrip) {
+        if (key == 0) {
+          for (Index part = 0; part < 3; ++part)
+            fetch_ahead<false>(qkv + next.qkv + part * channels, 3 * channels, query + strip, next);
+          fetch_ahead<false>(dy + next.y, channels, query + strip, next);
+          fetch_ahead<false>(y + next.y, channels, query + strip, next);
+        }
         strip_product(ds + strip * kBlock, kBlock, dout + (query + strip) * size, size, 1,
                       v_columns + key * head.size, kBlock, block.visible(strip), head.size, false);
+      }
       block_softmax_backward(p, ds, lse + head.row, delta, head, block, options);
-      for (Index strip = 0; strip < block.queries; strip += kStrip)  // dQ (8, D) += dS (8, keys) K (keys, D)
+      // dQ (8, D) += dS (8, keys) K (keys, D)
+      for (Index strip = 0; strip < block.queries; strip += kStrip) {
+        if (key == 0)
+          for (Index part = 0; part < 3; ++part)
+            fetch_ahead<true>(dqkv + head.qkv + part * channels, 3 * channels, query + strip, head);
         strip_product(dq + (query + strip) * size, size, ds + strip * kBlock, kBlock, 1, k + key * size, size,
                       size, block.visible(strip), key > 0);
+      }
       // dK (8, D) += dS^T (8, queries) Q (queries, D), and dV += (M P)^T dY
       for (Index strip = 0; strip < block.keys; strip += kStrip) {
         const Index first = block.first_query(strip);
@@ -284,21 +312,29 @@ void backward_head(float* dqkv, const float* dy, const float* y, const float* ls
   unpack_rows(to + 2 * channels, 3 * channels, dv, head.time, head.size, size, 1);
 }
 
+/// each(head, the one after it) for all heads of a batch; the last is followed by itself.
+template <typename Each>
+void for_each_head(const AttentionSize& s, const AttentionOptions& options, const Each& each) {
+  const Index heads = s.batch * s.heads;
+  parallel_for(heads, 1, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i)
+      each(head_of(i, s, options), head_of(std::min(i + 1, heads - 1), s, options));
+  });
+}
+
 }  // namespace
 
 void attention_flash_forward(float* y, float* lse, const float* qkv, const AttentionSize& s,
                              const AttentionOptions& options) {
-  parallel_for(s.batch * s.heads, 1, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i)
-      forward_head(y, lse, qkv, head_of(i, s, options), s.channels(), options);
+  for_each_head(s, options, [&](const Head& head, const Head& next) {
+    forward_head(y, lse, qkv, head, next, s.channels(), options);
   });
 }
 
 void attention_flash_backward(float* dqkv, const float* dy, const float* y, const float* lse,
                               const float* qkv, const AttentionSize& s, const AttentionOptions& options) {
-  parallel_for(s.batch * s.heads, 1, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i)
-      backward_head(dqkv, dy, y, lse, qkv, head_of(i, s, options), s.channels(), options);
+  for_each_head(s, options, [&](const Head& head, const Head& next) {
+    backward_head(dqkv, dy, y, lse, qkv, head, next, s.channels(), options);
   });
 }
 

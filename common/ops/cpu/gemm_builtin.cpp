@@ -15,8 +15,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
+#include <atomic>
+#include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "common/core/threads.h"
 #include "common/ops/cpu/block_product.h"
@@ -64,7 +66,28 @@ Index panel_width(Index block_columns, Index j) {
 /// A block of C, and of the sums: columns [column, column + columns) and the products [k, k + depth).
 struct Block {
   Index column, columns, k, depth;
+  std::uint64_t number;  // no other block has it
 };
+
+/// A product as it is computed: C = A B as asked for, or C^T = B^T A^T.
+struct Task : Product {
+  Index c_row, c_column;  // from one row and column of C to the next
+};
+Task task_of(const Product& o) {
+  Task task{o, o.ldc, 1};
+  // Columns of A are packed once for each block of columns of C: better the wider of the two matrices, unless
+  // that takes more tiles.
+  const auto tiles = [](Index m, Index n) { return divide_up(m, kTileRows) * divide_up(n, kPanel); };
+  if (o.transpose_a && o.n > o.m && tiles(o.n, o.m) <= tiles(o.m, o.n) && !o.bias) {
+    task.transpose_a = !o.transpose_b;
+    task.transpose_b = false;
+    std::swap(task.m, task.n);
+    std::swap(task.a, task.b);
+    std::swap(task.lda, task.ldb);
+    std::swap(task.c_row, task.c_column);
+  }
+  return task;
+}
 
 // B (depth, columns) of a block times alpha becomes panels of kPanel columns (the last may be narrower), each
 // (depth, width) and one after the other, with zeros beyond the last column. Several threads do it together:
@@ -105,7 +128,7 @@ void pack_rows(float* panels, const Strided& b, const Block& block, float alpha,
 }
 
 /// All panels of a block, by all threads.
-void pack_block(float* panels, const Product& o, const Block& block) {
+void pack_block(float* panels, const Task& o, const Block& block) {
   constexpr Index kGrain = 8'192;  // numbers worth a part of the loop
   if (o.transpose_b) {
     const Strided b{o.b + block.column * o.ldb + block.k, 1, o.ldb};
@@ -121,9 +144,9 @@ void pack_block(float* panels, const Product& o, const Block& block) {
   }
 }
 
-/// Rows of A (at most kPackRows) that is stored by columns -> strips, each (depth, kTileRows), zeros beyond
-/// the last row. Whole cache lines of a column are used at each visit; columns lie on different pages, where
-/// the processor does not fetch ahead by itself.
+/// Rows of A (at most kPackRows, stored by columns; or fewer than kTileRows) -> strips, each
+/// (depth, kTileRows), zeros beyond the last row. Whole cache lines of a column are used at each visit;
+/// columns lie on different pages, where the processor does not fetch ahead by itself.
 void pack_strips(float* strips, const Strided& a, Index depth, Index rows) {
   constexpr Index kAhead = 16, kLine = 16;
   for (Index p = 0; p < depth; ++p) {
@@ -139,41 +162,76 @@ void pack_strips(float* strips, const Strided& a, Index depth, Index rows) {
   }
 }
 
-/// What happens to the sums of a tile: C = sums + beta C + bias.
-struct Finish {
+/// The strip that begins at row i of A, for the products [k, k + depth) of a block: (depth, kTileRows).
+/// Where A is stored by columns, strips are packed kPackRows rows at a time and kept until the thread goes on
+/// to others.
+const float* packed_strip(const Strided& a, const Block& block, Index all_rows, Index i) {
+  static thread_local struct {
+    std::uint64_t block = 0;
+    Index first = 0;
+    Scratch memory;
+  } kept;
+  const Index first = a.row == 1 ? i / kPackRows * kPackRows : i;
+  float* const strips = kept.memory.floats(block.depth * kPackRows);
+  if (kept.block != block.number || kept.first != first) {
+    pack_strips(strips, {a.at(first, block.k), a.row, a.column}, block.depth,
+                std::min(kPackRows, all_rows - first));
+    kept.block = block.number;
+    kept.first = first;
+  }
+  return strips + (i - first) * block.depth;
+}
+
+/// Where the sums of a tile go: C = sums + beta C + bias.
+struct Target {
+  float* c;
+  Index row, column;  // from one row and column of C to the next; one of the two is 1
   float beta;
-  const float* bias;  // of this tile's first column, or null
+  const float* bias;  // of the tile's first column, or null
 };
 
-/// One row of a tile that may be narrower than its vectors.
-void finish_row(float* c, const float* sums, Index columns, const Finish& finish) {
-  for (Index j = 0; j < columns; ++j) {
-    float value = sums[j];
-    if (finish.beta != 0) value += finish.beta * c[j];
-    if (finish.bias) value += finish.bias[j];
-    c[j] = value;
-  }
+/// Sums (rows, columns) that lie in rows of `width`, one by one: a tile at the edge, or one of C^T.
+void finish(const Target& to, const float* sums, Index width, Index rows, Index columns) {
+  const auto put = [&](Index i, Index j) {
+    float& c = to.c[i * to.row + j * to.column];
+    float value = sums[i * width + j];
+    if (to.beta != 0) value += to.beta * c;
+    if (to.bias) value += to.bias[j];
+    c = value;
+  };
+  for (Index j = 0; j < columns; ++j)
+    if (rows == kTileRows) {
+#pragma GCC unroll 8
+      for (Index i = 0; i < kTileRows; ++i) put(i, j);
+    } else {
+      for (Index i = 0; i < rows; ++i) put(i, j);
+    }
 }
 
 /// C (rows <= kTileRows, columns <= 16 Vectors) from a strip of A and a panel of B.
 template <int Vectors>
-void tile(float* c, Index ldc, Index rows, Index columns, const Finish& finish, const float* a, Index a_row,
-          Index a_column, const float* panel, Index depth) {
-  for (Index i = 0; i < rows; ++i)
-    for (int v = 0; v < Vectors; ++v) __builtin_prefetch(c + i * ldc + v * kLanes, 1);
+void tile(const Target& to, Index rows, Index columns, const float* a, Index a_row, Index a_column,
+          const float* panel, Index depth) {
+  const bool by_rows = to.column == 1;
+  if (by_rows) {
+    for (Index i = 0; i < rows; ++i)
+      for (int v = 0; v < Vectors; ++v) __builtin_prefetch(to.c + i * to.row + v * kLanes, 1);
+  } else {
+    for (Index j = 0; j < columns; ++j) __builtin_prefetch(to.c + j * to.column, 1);
+  }
   Vec total[kTileRows][Vectors] = {};
   if (a_column == 1)
     tile_sums(total, a, a_row, 1, panel, Vectors * kLanes, depth);
   else
     tile_sums(total, a, 1, kTileRows, panel, Vectors * kLanes, depth);
   // `total` lives in registers as long as every index into it is a constant.
-  if (rows == kTileRows && columns == Vectors * kLanes) {
-    if (const float beta = finish.beta; beta != 0)
+  if (by_rows && rows == kTileRows && columns == Vectors * kLanes) {
+    if (const float beta = to.beta; beta != 0)
 #pragma GCC unroll 8
       for (Index i = 0; i < kTileRows; ++i)
 #pragma GCC unroll 3
-        for (int v = 0; v < Vectors; ++v) total[i][v] += beta * load(c + i * ldc + v * kLanes);
-    if (const float* bias = finish.bias)
+        for (int v = 0; v < Vectors; ++v) total[i][v] += beta * load(to.c + i * to.row + v * kLanes);
+    if (const float* bias = to.bias)
 #pragma GCC unroll 3
       for (int v = 0; v < Vectors; ++v)
 #pragma GCC unroll 8
@@ -181,7 +239,7 @@ void tile(float* c, Index ldc, Index rows, Index columns, const Finish& finish, 
 #pragma GCC unroll 8
     for (Index i = 0; i < kTileRows; ++i)
 #pragma GCC unroll 3
-      for (int v = 0; v < Vectors; ++v) store(c + i * ldc + v * kLanes, total[i][v]);
+      for (int v = 0; v < Vectors; ++v) store(to.c + i * to.row + v * kLanes, total[i][v]);
     return;
   }
   float sums[kTileRows * Vectors * kLanes];
@@ -189,54 +247,38 @@ void tile(float* c, Index ldc, Index rows, Index columns, const Finish& finish, 
   for (Index i = 0; i < kTileRows; ++i)
 #pragma GCC unroll 3
     for (int v = 0; v < Vectors; ++v) store(sums + (i * Vectors + v) * kLanes, total[i][v]);
-  for (Index i = 0; i < rows; ++i) finish_row(c + i * ldc, sums + i * Vectors * kLanes, columns, finish);
+  finish(to, sums, Vectors * kLanes, rows, columns);
 }
 
 /// The tile of as few vectors as hold `columns`, at most MaxVectors.
 template <int MaxVectors>
-void tile_of_width(float* c, Index ldc, Index rows, Index columns, const Finish& finish, const float* a,
-                   Index a_row, Index a_column, const float* panel, Index depth) {
+void tile_of_width(const Target& to, Index rows, Index columns, const float* a, Index a_row, Index a_column,
+                   const float* panel, Index depth) {
   if constexpr (MaxVectors > 1)
     if (columns <= (MaxVectors - 1) * kLanes)
-      return tile_of_width<MaxVectors - 1>(c, ldc, rows, columns, finish, a, a_row, a_column, panel, depth);
-  tile<MaxVectors>(c, ldc, rows, columns, finish, a, a_row, a_column, panel, depth);
+      return tile_of_width<MaxVectors - 1>(to, rows, columns, a, a_row, a_column, panel, depth);
+  tile<MaxVectors>(to, rows, columns, a, a_row, a_column, panel, depth);
 }
 
 /// Strips [first, last) of a block of C, on the calling thread. `panels` is B.
-void multiply_strips(const Product& o, const Block& block, const float* panels, Index first, Index last) {
+void multiply_strips(const Task& o, const Block& block, const float* panels, Index first, Index last) {
   const Strided a = o.transpose_a ? Strided{o.a, 1, o.lda} : Strided{o.a, o.lda, 1};
-  static thread_local Scratch scratch;
-  float* const strips = scratch.floats(block.depth * kPackRows);
   const float beta = block.k == 0 ? o.beta : 1;
   const float* bias = block.k == 0 && o.bias ? o.bias + block.column : nullptr;
-  const Index end = std::min(o.m, last * kTileRows);
-  for (Index i = first * kTileRows; i < end; i += kTileRows) {
+  for (Index i = first * kTileRows; i < std::min(o.m, last * kTileRows); i += kTileRows) {
     const Index height = std::min(kTileRows, o.m - i);
-    const float* strip = a.at(i, block.k);
-    Index strip_row = a.row, strip_column = a.column;
-    if (a.row == 1) {
-      const Index within = (i - first * kTileRows) % kPackRows;
-      if (within == 0)
-        pack_strips(strips, {strip, a.row, a.column}, block.depth, std::min(kPackRows, end - i));
-      strip = strips + within * block.depth;
-      strip_column = kTileRows;
-    } else if (height < kTileRows) {
-      for (Index p = 0; p < block.depth; ++p)
-        for (Index r = 0; r < kTileRows; ++r)
-          strips[p * kTileRows + r] = r < height ? *a.at(i + r, block.k + p) : 0;
-      strip = strips;
-      strip_row = 1;
-      strip_column = kTileRows;
-    }
+    const bool in_place = a.column == 1 && height == kTileRows;
+    const float* strip = in_place ? a.at(i, block.k) : packed_strip(a, block, o.m, i);
     for (Index j = 0; j < block.columns; j += kPanel)
-      tile_of_width<kTileVectors>(o.c + i * o.ldc + block.column + j, o.ldc, height,
-                                  std::min(kPanel, block.columns - j), {beta, bias ? bias + j : nullptr},
-                                  strip, strip_row, strip_column, panels + j * block.depth, block.depth);
+      tile_of_width<kTileVectors>({o.c + i * o.c_row + (block.column + j) * o.c_column, o.c_row, o.c_column,
+                                   beta, bias ? bias + j : nullptr},
+                                  height, std::min(kPanel, block.columns - j), strip, in_place ? a.row : 1,
+                                  in_place ? 1 : kTileRows, panels + j * block.depth, block.depth);
   }
 }
 
 /// All blocks, one after the other: the threads copy B together, then share out the strips.
-void multiply_blocks(const Product& o) {
+void multiply_blocks(const Task& o) {
   const Index pieces = std::max<Index>(1, divide_up(o.k, kBlockDepth));
   const Index max_depth = divide_up(o.k, pieces);
   const Index all_panels = divide_up(o.n, kPanel);
@@ -245,12 +287,14 @@ void multiply_blocks(const Product& o) {
   static thread_local Scratch scratch;
   float* const panels = scratch.floats(max_depth * max_columns);
 
+  static std::atomic<std::uint64_t> blocks_begun = 0;
   Block block;
   for (block.column = 0; block.column < o.n; block.column += max_columns) {
     block.columns = std::min(max_columns, o.n - block.column);
     for (Index piece = 0; piece < pieces; ++piece) {
       block.k = piece * max_depth;
       block.depth = std::min(max_depth, o.k - block.k);
+      block.number = ++blocks_begun;
       pack_block(panels, o, block);
       parallel_for(divide_up(o.m, kTileRows),
                    1 + kGrainWork / (kTileRows * block.columns * (block.depth + 1)),
@@ -261,17 +305,18 @@ void multiply_blocks(const Product& o) {
 
 }  // namespace
 
-void multiply(const Product& o) {
-  if (o.m <= 0 || o.n <= 0) return;
+void multiply(const Product& product) {
+  if (product.m <= 0 || product.n <= 0) return;
+  const Task o = task_of(product);
   const Index strips = divide_up(o.m, kTileRows), panels = divide_up(o.n, kPanel);
   if (strips >= 8 * thread_count() || strips >= panels) return multiply_blocks(o);
   // Few rows: the threads share out the columns, and each copies the part of B that it needs.
   parallel_for(panels, 1 + kGrainWork / (kPanel * o.m * (o.k + 1)), [&](Index first, Index last) {
     const Index column = first * kPanel;
-    Product part = o;
+    Task part = o;
     part.n = std::min(o.n, last * kPanel) - column;
     part.b += column * (o.transpose_b ? o.ldb : 1);
-    part.c += column;
+    part.c += column * o.c_column;
     if (o.bias) part.bias += column;
     multiply_blocks(part);  // loops within a part stay on its thread
   });
