@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
   CommonOptions common;
   add_common_options(app, common);
   common.runs_on = {describe_gemm()};
+  common.says_where = rank_under_mpirun() == 0;
   common.uses_device = true;
 
   LoraOptions lora;

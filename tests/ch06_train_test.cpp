@@ -17,6 +17,9 @@ TEST_F(Train, ThreadsAndProcessesWriteTheSameModel) {
       run_shell(mpirun() + "-n 4 " + program(root_ / "processes", "--steps 6 --pp 2 --tp 2"));
   ASSERT_EQ(processes.exit_code, 0) << processes.output;
   EXPECT_EQ(weights(root_ / "threads"), weights(root_ / "processes"));
+  const std::string where = "ch06_multi_gpu on ";
+  ASSERT_NE(processes.output.find(where), std::string::npos) << processes.output;
+  EXPECT_EQ(processes.output.find(where), processes.output.rfind(where)) << "said once\n" << processes.output;
 }
 
 TEST_F(Train, GoesOnUnderAnotherLayout) {

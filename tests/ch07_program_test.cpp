@@ -140,7 +140,10 @@ TEST_F(Finetuning, TrainsUnderMpirun) {
   EXPECT_EQ(losses("processes"), losses("threads"));
   EXPECT_EQ(read_file(root_ / "processes" / "model.safetensors"),
             read_file(root_ / "threads" / "model.safetensors"));
-  EXPECT_EQ(o.output.find("After:"), o.output.rfind("After:")) << "said once\n" << o.output;
+  for (const std::string line : {"ch07_finetuning on ", "After:"}) {
+    ASSERT_NE(o.output.find(line), std::string::npos) << o.output;
+    EXPECT_EQ(o.output.find(line), o.output.rfind(line)) << "said once\n" << o.output;
+  }
 }
 
 TEST_F(Finetuning, Evaluates) {

@@ -160,9 +160,11 @@ int run_program(int argc, char** argv, CLI::App& app, CommonOptions& options,
     set_thread_count(options.threads);
     if (options.device == Device::cuda && !options.uses_device)
       fail_usage("this program has nothing for a GPU to do: leave out --device cuda");
-    std::string first_line = options.device == Device::cuda ? describe_device() : describe_cpu();
-    for (const std::string& fact : options.runs_on) first_line += ", " + fact;
-    fmt::print(stderr, "{} on {}\n", program, first_line);
+    if (options.says_where) {
+      std::string first_line = options.device == Device::cuda ? describe_device() : describe_cpu();
+      for (const std::string& fact : options.runs_on) first_line += ", " + fact;
+      fmt::print(stderr, "{} on {}\n", program, first_line);
+    }
     body();
   });
 }

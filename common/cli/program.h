@@ -39,6 +39,7 @@ struct CommonOptions {
 
   /// More about what the program computes with, for its first line, such as the matrix library's name.
   std::vector<std::string> runs_on;
+  bool says_where = true;  ///< prints that line; of several processes, one should
 };
 
 /// Adds --seed, --threads, --device, --work and --metrics. They may also stand behind a subcommand.
