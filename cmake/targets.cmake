@@ -34,8 +34,8 @@ elseif(LLM_NATIVE)
   target_compile_options(llm_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
 endif()
 if(LLM_SANITIZE)
-  # Not asked for, since they take a fifth of the time to compile and the address sanitizer reports the access itself: null
-  # pointers, accesses beyond an object, calls of one that is gone. Nor anything undefined in the tests' own lines.
+  # Without checks that take a fifth of the time to compile and whose accesses the address sanitizer reports itself: of null
+  # pointers, object sizes, virtual calls. What is undefined in the tests' own files is not looked for.
   target_compile_options(llm_flags INTERFACE -fsanitize=${LLM_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all -fno-sanitize=null,object-size,vptr
     $<$<BOOL:$<TARGET_PROPERTY:LLM_TEST>>:-fno-sanitize=undefined>)

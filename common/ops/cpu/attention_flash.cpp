@@ -106,6 +106,14 @@ template <bool write>
     for (Index d = 0; d < head.size; d += kLine) __builtin_prefetch(from + t * stride + d, write);
 }
 
+/// The same of q, k and v, or of their gradients, which lie side by side in (B, T, 3C).
+template <bool write>
+[[gnu::always_inline]] inline void fetch_qkv_ahead(const float* qkv, Index channels, Index first,
+                                                   const Head& head) {
+  for (Index part = 0; part < 3; ++part)
+    fetch_ahead<write>(qkv + head.qkv + part * channels, 3 * channels, first, head);
+}
+
 /// scores (64, 64) = q k^T, also for the few keys of a strip's last vector that the mask will take away.
 void block_scores(float* scores, const float* q, const float* k_columns, const Head& head,
                   const Block& block) {
@@ -191,9 +199,7 @@ void forward_head(float* y, float* lse, const float* qkv, const Head& head, cons
           for (Index j = 0; j < count; ++j) weights[i * kBlock + j] *= mask[j];
         }
       for (Index strip = 0; strip < block.queries; strip += kStrip) {  // (8, keys) (keys, D)
-        if (key == 0)
-          for (Index part = 0; part < 3; ++part)
-            fetch_ahead<false>(qkv + next.qkv + part * channels, 3 * channels, query + strip, next);
+        if (key == 0) fetch_qkv_ahead<false>(qkv, channels, query + strip, next);
         strip_product(out + strip * size, size, weights + strip * kBlock, kBlock, 1, v + key * size, size,
                       size, block.visible(strip), key > 0);
       }
@@ -277,8 +283,7 @@ void backward_head(float* dqkv, const float* dy, const float* y, const float* ls
       // dP (8, keys) = dY (8, D) V^T (D, keys)
       for (Index strip = 0; strip < block.queries; strip += kStrip) {
         if (key == 0) {
-          for (Index part = 0; part < 3; ++part)
-            fetch_ahead<false>(qkv + next.qkv + part * channels, 3 * channels, query + strip, next);
+          fetch_qkv_ahead<false>(qkv, channels, query + strip, next);
           fetch_ahead<false>(dy + next.y, channels, query + strip, next);
           fetch_ahead<false>(y + next.y, channels, query + strip, next);
         }
@@ -288,9 +293,7 @@ void backward_head(float* dqkv, const float* dy, const float* y, const float* ls
       block_softmax_backward(p, ds, lse + head.row, delta, head, block, options);
       // dQ (8, D) += dS (8, keys) K (keys, D)
       for (Index strip = 0; strip < block.queries; strip += kStrip) {
-        if (key == 0)
-          for (Index part = 0; part < 3; ++part)
-            fetch_ahead<true>(dqkv + head.qkv + part * channels, 3 * channels, query + strip, head);
+        if (key == 0) fetch_qkv_ahead<true>(dqkv, channels, query + strip, head);
         strip_product(dq + (query + strip) * size, size, ds + strip * kBlock, kBlock, 1, k + key * size, size,
                       size, block.visible(strip), key > 0);
       }

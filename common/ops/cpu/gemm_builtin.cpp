@@ -76,9 +76,10 @@ struct Task : Product {
 Task task_of(const Product& o) {
   Task task{o, o.ldc, 1};
   // Columns of A are packed once for each block of columns of C: better the wider of the two matrices, unless
-  // that takes more tiles.
+  // that takes more tiles. (Where alpha is rounded into B, it must not depend on the sizes which of them is
+  // B.)
   const auto tiles = [](Index m, Index n) { return divide_up(m, kTileRows) * divide_up(n, kPanel); };
-  if (o.transpose_a && o.n > o.m && tiles(o.n, o.m) <= tiles(o.m, o.n) && !o.bias) {
+  if (o.transpose_a && o.alpha == 1 && !o.bias && o.n > o.m && tiles(o.n, o.m) <= tiles(o.m, o.n)) {
     task.transpose_a = !o.transpose_b;
     task.transpose_b = false;
     std::swap(task.m, task.n);
