@@ -10,6 +10,10 @@
 //   * a strip times a panel is the inner loop of block_product.h: 8 x 48 (or 6 x 16) sums in registers.
 // Odd ends are padded with zeros where B is copied, so the inner loop never sees them.
 //
+// A^T has to be copied as well, and six numbers at a time are dear. So where it is the smaller of the two (as
+// in the gradient of a layer that narrows), roles change: the threads copy strips of A^T together and share
+// out the panels of B, and each panel is copied by the thread that multiplies it.
+//
 // An element of C is always the same chain of fused multiply-adds in the order of k, in pieces that depend on
 // k alone. Neither the number of threads nor the size of the rest of the matrix changes a bit of it.
 #include <unistd.h>
@@ -37,6 +41,8 @@ constexpr Index kPanel = kTileVectors * kLanes;  // columns of C per inner loop
 constexpr Index kBlockDepth = 384;               // along k
 constexpr Index kPackRows = 8 * kTileRows;       // rows of A packed at a time, if they must be
 constexpr Index kGrainWork = 250'000;            // multiplications worth a part of a loop
+constexpr Index kGrainCopy = 8'192;              // and numbers to be copied
+constexpr Index kAhead = 16, kLine = 16;         // rows to fetch ahead while copying; floats of a cache line
 
 /// How many elements of B are copied at a time.
 Index block_size() {
@@ -58,6 +64,17 @@ struct Strided {
   const float* at(Index i, Index j) const { return data + i * row + j * column; }
 };
 
+/// k is cut into equal pieces of at most kBlockDepth. (Without any products there is one, of depth 0.)
+Index piece_depth(Index k) {
+  return divide_up(k, std::max<Index>(1, divide_up(k, kBlockDepth)));
+}
+
+/// n columns of B (or rows of A) are cut into equal blocks, each of whole panels (or strips) of `tile`.
+Index block_width(Index n, Index tile, Index depth) {
+  const Index tiles = divide_up(n, tile);
+  return divide_up(tiles, std::max<Index>(1, divide_up(tiles * tile * depth, block_size()))) * tile;
+}
+
 /// The width of the panel that begins at column j of a block, to whole vectors.
 Index panel_width(Index block_columns, Index j) {
   return std::min(kPanel, divide_up(block_columns - j, kLanes) * kLanes);
@@ -68,27 +85,6 @@ struct Block {
   Index column, columns, k, depth;
   std::uint64_t number;  // no other block has it
 };
-
-/// A product as it is computed: C = A B as asked for, or C^T = B^T A^T.
-struct Task : Product {
-  Index c_row, c_column;  // from one row and column of C to the next
-};
-Task task_of(const Product& o) {
-  Task task{o, o.ldc, 1};
-  // Columns of A are packed once for each block of columns of C: better the wider of the two matrices, unless
-  // that takes more tiles. (Where alpha is rounded into B, it must not depend on the sizes which of them is
-  // B.)
-  const auto tiles = [](Index m, Index n) { return divide_up(m, kTileRows) * divide_up(n, kPanel); };
-  if (o.transpose_a && o.alpha == 1 && !o.bias && o.n > o.m && tiles(o.n, o.m) <= tiles(o.m, o.n)) {
-    task.transpose_a = !o.transpose_b;
-    task.transpose_b = false;
-    std::swap(task.m, task.n);
-    std::swap(task.a, task.b);
-    std::swap(task.lda, task.ldb);
-    std::swap(task.c_row, task.c_column);
-  }
-  return task;
-}
 
 // B (depth, columns) of a block times alpha becomes panels of kPanel columns (the last may be narrower), each
 // (depth, width) and one after the other, with zeros beyond the last column. Several threads do it together:
@@ -122,6 +118,7 @@ void pack_rows(float* panels, const Strided& b, const Block& block, float alpha,
         for (Index j = 0; j < width; j += kLanes) {
           const Index count = block.columns - panel - j;
           const float* from = b.at(p, panel + j);
+          __builtin_prefetch(from + kAhead * b.row);
           store(to + j, alpha * (count >= kLanes ? load(from) : load_part(from, count)));
         }
       }
@@ -129,15 +126,14 @@ void pack_rows(float* panels, const Strided& b, const Block& block, float alpha,
 }
 
 /// All panels of a block, by all threads.
-void pack_block(float* panels, const Task& o, const Block& block) {
-  constexpr Index kGrain = 8'192;  // numbers worth a part of the loop
+void pack_block(float* panels, const Product& o, const Block& block) {
   if (o.transpose_b) {
     const Strided b{o.b + block.column * o.ldb + block.k, 1, o.ldb};
-    parallel_for(divide_up(block.columns, kPanel), 1 + kGrain / (kPanel * (block.depth + 1)),
+    parallel_for(divide_up(block.columns, kPanel), 1 + kGrainCopy / (kPanel * (block.depth + 1)),
                  [&](Index first, Index last) { pack_panels(panels, b, block, o.alpha, first, last); });
   } else {
     const Strided b{o.b + block.k * o.ldb + block.column, o.ldb, 1};
-    parallel_for(divide_up(block.depth, kRowsAtOnce), 1 + kGrain / (kRowsAtOnce * block.columns),
+    parallel_for(divide_up(block.depth, kRowsAtOnce), 1 + kGrainCopy / (kRowsAtOnce * block.columns),
                  [&](Index first, Index last) {
                    pack_rows(panels, b, block, o.alpha, first * kRowsAtOnce,
                              std::min(block.depth, last * kRowsAtOnce));
@@ -145,12 +141,11 @@ void pack_block(float* panels, const Task& o, const Block& block) {
   }
 }
 
-/// Rows of A (at most kPackRows, stored by columns; or fewer than kTileRows) -> strips, each
+/// Products [begin, end) of rows of A (stored by columns, or fewer than kTileRows) -> strips, each
 /// (depth, kTileRows), zeros beyond the last row. Whole cache lines of a column are used at each visit;
 /// columns lie on different pages, where the processor does not fetch ahead by itself.
-void pack_strips(float* strips, const Strided& a, Index depth, Index rows) {
-  constexpr Index kAhead = 16, kLine = 16;
-  for (Index p = 0; p < depth; ++p) {
+void pack_strips(float* strips, const Strided& a, Index depth, Index rows, Index begin, Index end) {
+  for (Index p = begin; p < end; ++p) {
     for (Index i = 0; i < rows; i += kLine) __builtin_prefetch(a.at(i, p + kAhead));
     for (Index i = 0; i < rows; i += kTileRows) {
       float* to = strips + i * depth + p * kTileRows;
@@ -176,7 +171,7 @@ const float* packed_strip(const Strided& a, const Block& block, Index all_rows, 
   float* const strips = kept.memory.floats(block.depth * kPackRows);
   if (kept.block != block.number || kept.first != first) {
     pack_strips(strips, {a.at(first, block.k), a.row, a.column}, block.depth,
-                std::min(kPackRows, all_rows - first));
+                std::min(kPackRows, all_rows - first), 0, block.depth);
     kept.block = block.number;
     kept.first = first;
   }
@@ -186,26 +181,20 @@ const float* packed_strip(const Strided& a, const Block& block, Index all_rows, 
 /// Where the sums of a tile go: C = sums + beta C + bias.
 struct Target {
   float* c;
-  Index row, column;  // from one row and column of C to the next; one of the two is 1
+  Index row;  // from one row of C to the next
   float beta;
   const float* bias;  // of the tile's first column, or null
 };
 
-/// Sums (rows, columns) that lie in rows of `width`, one by one: a tile at the edge, or one of C^T.
+/// Sums (rows, columns) that lie in rows of `width`, one by one: a tile at the edge.
 void finish(const Target& to, const float* sums, Index width, Index rows, Index columns) {
-  const auto put = [&](Index i, Index j) {
-    float& c = to.c[i * to.row + j * to.column];
-    float value = sums[i * width + j];
-    if (to.beta != 0) value += to.beta * c;
-    if (to.bias) value += to.bias[j];
-    c = value;
-  };
-  for (Index j = 0; j < columns; ++j)
-    if (rows == kTileRows) {
-#pragma GCC unroll 8
-      for (Index i = 0; i < kTileRows; ++i) put(i, j);
-    } else {
-      for (Index i = 0; i < rows; ++i) put(i, j);
+  for (Index i = 0; i < rows; ++i)
+    for (Index j = 0; j < columns; ++j) {
+      float& c = to.c[i * to.row + j];
+      float value = sums[i * width + j];
+      if (to.beta != 0) value += to.beta * c;
+      if (to.bias) value += to.bias[j];
+      c = value;
     }
 }
 
@@ -213,20 +202,15 @@ void finish(const Target& to, const float* sums, Index width, Index rows, Index 
 template <int Vectors>
 void tile(const Target& to, Index rows, Index columns, const float* a, Index a_row, Index a_column,
           const float* panel, Index depth) {
-  const bool by_rows = to.column == 1;
-  if (by_rows) {
-    for (Index i = 0; i < rows; ++i)
-      for (int v = 0; v < Vectors; ++v) __builtin_prefetch(to.c + i * to.row + v * kLanes, 1);
-  } else {
-    for (Index j = 0; j < columns; ++j) __builtin_prefetch(to.c + j * to.column, 1);
-  }
+  for (Index i = 0; i < rows; ++i)
+    for (int v = 0; v < Vectors; ++v) __builtin_prefetch(to.c + i * to.row + v * kLanes, 1);
   Vec total[kTileRows][Vectors] = {};
   if (a_column == 1)
     tile_sums(total, a, a_row, 1, panel, Vectors * kLanes, depth);
   else
     tile_sums(total, a, 1, kTileRows, panel, Vectors * kLanes, depth);
   // `total` lives in registers as long as every index into it is a constant.
-  if (by_rows && rows == kTileRows && columns == Vectors * kLanes) {
+  if (rows == kTileRows && columns == Vectors * kLanes) {
     if (const float beta = to.beta; beta != 0)
 #pragma GCC unroll 8
       for (Index i = 0; i < kTileRows; ++i)
@@ -262,7 +246,7 @@ void tile_of_width(const Target& to, Index rows, Index columns, const float* a, 
 }
 
 /// Strips [first, last) of a block of C, on the calling thread. `panels` is B.
-void multiply_strips(const Task& o, const Block& block, const float* panels, Index first, Index last) {
+void multiply_strips(const Product& o, const Block& block, const float* panels, Index first, Index last) {
   const Strided a = o.transpose_a ? Strided{o.a, 1, o.lda} : Strided{o.a, o.lda, 1};
   const float beta = block.k == 0 ? o.beta : 1;
   const float* bias = block.k == 0 && o.bias ? o.bias + block.column : nullptr;
@@ -271,53 +255,102 @@ void multiply_strips(const Task& o, const Block& block, const float* panels, Ind
     const bool in_place = a.column == 1 && height == kTileRows;
     const float* strip = in_place ? a.at(i, block.k) : packed_strip(a, block, o.m, i);
     for (Index j = 0; j < block.columns; j += kPanel)
-      tile_of_width<kTileVectors>({o.c + i * o.c_row + (block.column + j) * o.c_column, o.c_row, o.c_column,
-                                   beta, bias ? bias + j : nullptr},
-                                  height, std::min(kPanel, block.columns - j), strip, in_place ? a.row : 1,
-                                  in_place ? 1 : kTileRows, panels + j * block.depth, block.depth);
+      tile_of_width<kTileVectors>(
+          {o.c + i * o.ldc + block.column + j, o.ldc, beta, bias ? bias + j : nullptr}, height,
+          std::min(kPanel, block.columns - j), strip, in_place ? a.row : 1, in_place ? 1 : kTileRows,
+          panels + j * block.depth, block.depth);
   }
 }
 
-/// All blocks, one after the other: the threads copy B together, then share out the strips.
-void multiply_blocks(const Task& o) {
-  const Index pieces = std::max<Index>(1, divide_up(o.k, kBlockDepth));
-  const Index max_depth = divide_up(o.k, pieces);
-  const Index all_panels = divide_up(o.n, kPanel);
-  const Index blocks = std::max<Index>(1, divide_up(all_panels * kPanel * max_depth, block_size()));
-  const Index max_columns = divide_up(all_panels, blocks) * kPanel;
+/// Blocks of B, one after the other: the threads copy one together, then share out the strips of A.
+void multiply_blocks(const Product& o) {
+  const Index depth = piece_depth(o.k), width = block_width(o.n, kPanel, depth);
   static thread_local Scratch scratch;
-  float* const panels = scratch.floats(max_depth * max_columns);
+  float* const panels = scratch.floats(depth * width);
 
   static std::atomic<std::uint64_t> blocks_begun = 0;
   Block block;
-  for (block.column = 0; block.column < o.n; block.column += max_columns) {
-    block.columns = std::min(max_columns, o.n - block.column);
-    for (Index piece = 0; piece < pieces; ++piece) {
-      block.k = piece * max_depth;
-      block.depth = std::min(max_depth, o.k - block.k);
+  for (block.column = 0; block.column < o.n; block.column += width) {
+    block.columns = std::min(width, o.n - block.column);
+    block.k = 0;
+    do {
+      block.depth = std::min(depth, o.k - block.k);
       block.number = ++blocks_begun;
       pack_block(panels, o, block);
       parallel_for(divide_up(o.m, kTileRows),
                    1 + kGrainWork / (kTileRows * block.columns * (block.depth + 1)),
                    [&](Index first, Index last) { multiply_strips(o, block, panels, first, last); });
-    }
+      block.k += block.depth;
+    } while (block.k < o.k);
+  }
+}
+
+// B's panels are copied two at a time, so that 128 bytes of a row are read together.
+constexpr Index kPanelsAtOnce = kParts == 1 ? 1 : 2;
+constexpr Index kColumnsAtOnce = kPanelsAtOnce * kPanel;
+
+/// C's rows [row, row + rows) in the columns of a block of at most kColumnsAtOnce, on the calling thread.
+void multiply_panels(const Product& o, const Block& block, const float* strips, Index row, Index rows) {
+  static thread_local Scratch scratch;
+  float* const panels = scratch.floats(block.depth * kColumnsAtOnce);
+  if (o.transpose_b)
+    pack_panels(panels, {o.b + block.column * o.ldb + block.k, 1, o.ldb}, block, o.alpha, 0, kPanelsAtOnce);
+  else
+    pack_rows(panels, {o.b + block.k * o.ldb + block.column, o.ldb, 1}, block, o.alpha, 0, block.depth);
+  const float beta = block.k == 0 ? o.beta : 1;
+  const float* bias = block.k == 0 && o.bias ? o.bias + block.column : nullptr;
+  for (Index i = 0; i < rows; i += kTileRows)
+    for (Index j = 0; j < block.columns; j += kPanel)
+      tile_of_width<kTileVectors>(
+          {o.c + (row + i) * o.ldc + block.column + j, o.ldc, beta, bias ? bias + j : nullptr},
+          std::min(kTileRows, rows - i), std::min(kPanel, block.columns - j), strips + i * block.depth, 1,
+          kTileRows, panels + j * block.depth, block.depth);
+}
+
+/// A^T B, A^T the smaller: blocks of A^T, one after the other. The threads copy one together, then share out
+/// the panels of B.
+void multiply_blocks_of_a(const Product& o) {
+  const Index depth = piece_depth(o.k), height = block_width(o.m, kTileRows, depth);
+  static thread_local Scratch scratch;
+  float* const strips = scratch.floats(depth * height);
+  Block block;
+  for (Index row = 0; row < o.m; row += height) {
+    const Index rows = std::min(height, o.m - row);
+    block.k = 0;
+    do {
+      block.depth = std::min(depth, o.k - block.k);
+      parallel_for(block.depth, 1 + kGrainCopy / rows, [&](Index begin, Index end) {
+        pack_strips(strips, {o.a + block.k * o.lda + row, 1, o.lda}, block.depth, rows, begin, end);
+      });
+      parallel_for(divide_up(o.n, kColumnsAtOnce),
+                   1 + kGrainWork / (kColumnsAtOnce * rows * (block.depth + 1)),
+                   [&](Index first, Index last) {
+                     Block part = block;
+                     for (Index j = first; j < last; ++j) {
+                       part.column = j * kColumnsAtOnce;
+                       part.columns = std::min(kColumnsAtOnce, o.n - part.column);
+                       multiply_panels(o, part, strips, row, rows);
+                     }
+                   });
+      block.k += block.depth;
+    } while (block.k < o.k);
   }
 }
 
 }  // namespace
 
-void multiply(const Product& product) {
-  if (product.m <= 0 || product.n <= 0) return;
-  const Task o = task_of(product);
+void multiply(const Product& o) {
+  if (o.m <= 0 || o.n <= 0) return;
+  if (o.transpose_a && o.m <= o.n) return multiply_blocks_of_a(o);
   const Index strips = divide_up(o.m, kTileRows), panels = divide_up(o.n, kPanel);
   if (strips >= 8 * thread_count() || strips >= panels) return multiply_blocks(o);
   // Few rows: the threads share out the columns, and each copies the part of B that it needs.
   parallel_for(panels, 1 + kGrainWork / (kPanel * o.m * (o.k + 1)), [&](Index first, Index last) {
     const Index column = first * kPanel;
-    Task part = o;
+    Product part = o;
     part.n = std::min(o.n, last * kPanel) - column;
     part.b += column * (o.transpose_b ? o.ldb : 1);
-    part.c += column * o.c_column;
+    part.c += column;
     if (o.bias) part.bias += column;
     multiply_blocks(part);  // loops within a part stay on its thread
   });
