@@ -47,29 +47,35 @@ TEST(Gemm, IsTheSumOfProductsForAllSizesAndLayouts) {
 }
 
 TEST(Gemm, TakesSizesBeyondEveryBlock) {
-  // More columns, rows and depth than one block or piece of any kind holds.
-  const std::int64_t m = 70, n = 1700, k = 900;
-  const Tensor a = normal({m, k}, 1), b = normal({n, k}, 2), expected({m, n});
-  const Tensor a_columns({k, m}), b_columns({k, n});
-  for (std::int64_t i = 0; i < m; ++i)
-    for (std::int64_t j = 0; j < n; ++j) {
-      double sum = 0;
-      for (std::int64_t p = 0; p < k; ++p)
-        sum += static_cast<double>(a.data()[i * k + p]) * b.data()[j * k + p];
-      expected.data()[i * n + j] = static_cast<float>(sum);
+  // More columns, rows and depth than one block or piece of any kind holds; A^T the wider and the narrower.
+  struct Size {
+    std::int64_t m, n, k;
+  };
+  for (const auto& [m, n, k] : {Size{70, 1700, 900}, Size{690, 700, 400}, Size{700, 690, 400}}) {
+    const Tensor a = normal({m, k}, 1), b = normal({n, k}, 2), expected({m, n});
+    const Tensor a_columns({k, m}), b_columns({k, n});
+    for (std::int64_t i = 0; i < m; ++i)
+      for (std::int64_t j = 0; j < n; ++j) {
+        double sum = 0;
+        for (std::int64_t p = 0; p < k; ++p)
+          sum += static_cast<double>(a.data()[i * k + p]) * b.data()[j * k + p];
+        expected.data()[i * n + j] = static_cast<float>(sum);
+      }
+    for (std::int64_t p = 0; p < k; ++p) {
+      for (std::int64_t i = 0; i < m; ++i) a_columns.data()[p * m + i] = a.data()[i * k + p];
+      for (std::int64_t j = 0; j < n; ++j) b_columns.data()[p * n + j] = b.data()[j * k + p];
     }
-  for (std::int64_t p = 0; p < k; ++p) {
-    for (std::int64_t i = 0; i < m; ++i) a_columns.data()[p * m + i] = a.data()[i * k + p];
-    for (std::int64_t j = 0; j < n; ++j) b_columns.data()[p * n + j] = b.data()[j * k + p];
+    for (const bool transpose_a : {false, true})
+      for (const bool transpose_b : {false, true}) {
+        const Tensor c = poisoned({m, n});
+        gemm(transpose_a, transpose_b, m, n, k, 1, (transpose_a ? a_columns : a).data(), transpose_a ? m : k,
+             (transpose_b ? b : b_columns).data(), transpose_b ? k : n, 0, c.data(), n);
+        const char* const kinds[] = {"", " A^T", " B^T", " A^T B^T"};
+        expect_close(c, expected,
+                     fmt::format("c {} x {}{}", m, n, kinds[(transpose_a ? 1 : 0) + (transpose_b ? 2 : 0)]),
+                     2e-6);
+      }
   }
-  for (const bool transpose_a : {false, true})
-    for (const bool transpose_b : {false, true}) {
-      const Tensor c = poisoned({m, n});
-      gemm(transpose_a, transpose_b, m, n, k, 1, (transpose_a ? a_columns : a).data(), transpose_a ? m : k,
-           (transpose_b ? b : b_columns).data(), transpose_b ? k : n, 0, c.data(), n);
-      expect_close(c, expected, fmt::format("c{}{}", transpose_a ? " A^T" : "", transpose_b ? " B^T" : ""),
-                   2e-6);
-    }
 }
 
 TEST(Gemm, AnElementDoesNotDependOnTheRestOfTheMatrix) {

@@ -341,7 +341,7 @@ void multiply_blocks_of_a(const Product& o) {
 
 void multiply(const Product& o) {
   if (o.m <= 0 || o.n <= 0) return;
-  if (o.transpose_a && o.m <= o.n) return multiply_blocks_of_a(o);
+  if (o.transpose_a && o.m < o.n) return multiply_blocks_of_a(o);
   const Index strips = divide_up(o.m, kTileRows), panels = divide_up(o.n, kPanel);
   if (strips >= 8 * thread_count() || strips >= panels) return multiply_blocks(o);
   // Few rows: the threads share out the columns, and each copies the part of B that it needs.
