@@ -72,7 +72,7 @@ class Program : public testing::Test {
     return finish(start(arguments, output), output);
   }
 
-  static std::vector<std::string> tiny_run(const fs::path& out, int threads) {
+  static std::vector<std::string> tiny_run(const fs::path& out, int threads, int context = 160) {
     return {"train",
             "--data",
             (root_ / "data").string(),
@@ -85,7 +85,7 @@ class Program : public testing::Test {
             "--channels",
             "16",
             "--context",
-            "160",
+            std::to_string(context),
             "--batch",
             "4",
             "--steps",
@@ -107,35 +107,49 @@ class Program : public testing::Test {
   static inline fs::path root_;
 };
 
+int steps_in(const fs::path& metrics) {
+  int lines = 0;
+  std::ifstream in(metrics);
+  for (std::string line; std::getline(in, line);) lines += line.find("\"loss\"") != std::string::npos;
+  return lines;
+}
+
+bool has_ended(pid_t child) {
+  siginfo_t info{};
+  waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT);
+  return info.si_pid == child;
+}
+
 TEST_F(Program, KilledRunsGoOnToTheSameBits) {
   std::random_device device;
   std::mt19937 random(device());
-  const Outcome straight = run(tiny_run(root_ / "straight", 2));
+  const auto below = [&](unsigned end) { return static_cast<int>(random() % end); };
+  const Outcome straight = run(tiny_run(root_ / "straight", 2, 40));
   ASSERT_EQ(straight.exit_code, 0) << straight.output;
   const std::string expected = read_file(root_ / "straight" / "model.safetensors");
   for (const int threads : {1, 2}) {
     const fs::path out = root_ / ("killed" + std::to_string(threads));
-    std::vector<std::string> arguments = tiny_run(out, threads);
+    std::vector<std::string> arguments = tiny_run(out, threads, 40);
     arguments.push_back("--resume");
     int kills = 0;
     for (int attempt = 0; attempt < 6; ++attempt) {
       const pid_t child = start(arguments, root_ / "output.txt");
-      // Long enough to get past the start, short enough to hit the middle, a save among it.
-      const auto wait = std::chrono::milliseconds(50 + static_cast<int>(random() % 500));
-      std::this_thread::sleep_for(wait);
+      // Each gets some steps further and is killed anywhere in a step, a save among it; the first at its
+      // start.
+      const int steps = attempt == 0 ? 0 : 18 * (attempt - 1) + 1 + below(18);
+      while (steps_in(out / "metrics.jsonl") < steps && !has_ended(child))
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      std::this_thread::sleep_for(std::chrono::microseconds(below(20'000)));
       kill(child, SIGKILL);
       kills += finish(child, root_ / "output.txt").exit_code == -1;
     }
-    EXPECT_GT(kills, 0) << "the run was over before the first kill: make it longer";
+    EXPECT_GT(kills, 2) << "the run was over before the kills: make it longer";
     const Outcome last = run(arguments);
     ASSERT_EQ(last.exit_code, 0) << last.output;
     EXPECT_TRUE(read_file(out / "model.safetensors") == expected)
         << threads << " threads, " << kills << " kills";
     // The metrics of all attempts together are those of one run: every step once.
-    int lines = 0;
-    std::ifstream metrics(out / "metrics.jsonl");
-    for (std::string line; std::getline(metrics, line);) lines += line.find("\"loss\"") != std::string::npos;
-    EXPECT_EQ(lines, 120);
+    EXPECT_EQ(steps_in(out / "metrics.jsonl"), 120);
   }
 }
 
@@ -249,7 +263,7 @@ TEST_F(Program, WrongInputGetsASentence) {
 
 TEST_F(Program, AFullDiskKeepsThePreviousCheckpoint) {
   const fs::path out = root_ / "full";
-  std::vector<std::string> arguments = tiny_run(out, 2);
+  std::vector<std::string> arguments = tiny_run(out, 2, 40);
   ASSERT_EQ(run(arguments).exit_code, 0);
   const std::string before = read_file(out / "checkpoint" / "training.ckpt");
   // A limit of 10 kB per file (ulimit counts blocks of 1024 bytes) fails like a full disk.
