@@ -85,7 +85,7 @@ TEST(Gemm, AnElementDoesNotDependOnTheRestOfTheMatrix) {
   gemm(false, true, 37, 300, 500, 1, a.data() + 41 * 500, 500, b.data(), 500, 0, part.data(), 300);
   EXPECT_EQ(std::memcmp(part.raw(), whole.data() + 41 * 300, part.bytes()), 0);
 
-  // A^T B of a wide A and of a narrow one, whichever of them is packed as strips.
+  // A^T B of a wide A and of a narrow one, whichever of the two the threads copy together.
   const Tensor columns = normal({90, 320}, 3), right = normal({90, 96}, 4), wide({320, 96}), narrow({48, 96});
   for (const float alpha : {1.0F, 0.7F}) {
     gemm(true, false, 320, 96, 90, alpha, columns.data(), 320, right.data(), 96, 0, wide.data(), 96);

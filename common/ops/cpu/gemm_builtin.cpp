@@ -10,9 +10,10 @@
 //   * a strip times a panel is the inner loop of block_product.h: 8 x 48 (or 6 x 16) sums in registers.
 // Odd ends are padded with zeros where B is copied, so the inner loop never sees them.
 //
-// A^T has to be copied as well, and six numbers at a time are dear. So where it is the smaller of the two (as
-// in the gradient of a layer that narrows), roles change: the threads copy strips of A^T together and share
-// out the panels of B, and each panel is copied by the thread that multiplies it.
+// A^T has to be copied as well, as strips, which is slower than copying panels. So where A^T is the smaller
+// of the two (in the weight gradient of a layer with fewer outputs than inputs) the roles change: the threads
+// copy strips of A^T together and share out the panels of B, and each panel is copied by the thread that
+// multiplies it.
 //
 // An element of C is always the same chain of fused multiply-adds in the order of k, in pieces that depend on
 // k alone. Neither the number of threads nor the size of the rest of the matrix changes a bit of it.
@@ -22,7 +23,6 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <utility>
 
 #include "common/core/threads.h"
 #include "common/ops/cpu/block_product.h"
@@ -82,8 +82,8 @@ Index panel_width(Index block_columns, Index j) {
 
 /// A block of C, and of the sums: columns [column, column + columns) and the products [k, k + depth).
 struct Block {
-  Index column, columns, k, depth;
-  std::uint64_t number;  // no other block has it
+  Index column = 0, columns = 0, k = 0, depth = 0;
+  std::uint64_t number = 0;  // of a block of B that was copied by all threads: no other has it
 };
 
 // B (depth, columns) of a block times alpha becomes panels of kPanel columns (the last may be narrower), each
@@ -186,6 +186,14 @@ struct Target {
   const float* bias;  // of the tile's first column, or null
 };
 
+/// That of the tile at row i of C and column j of a block.
+Target target(const Product& o, const Block& block, Index i, Index j) {
+  const Index column = block.column + j;
+  float* const c = o.c + i * o.ldc + column;
+  if (block.k > 0) return {c, o.ldc, 1, nullptr};  // adds to the pieces of k before
+  return {c, o.ldc, o.beta, o.bias ? o.bias + column : nullptr};
+}
+
 /// Sums (rows, columns) that lie in rows of `width`, one by one: a tile at the edge.
 void finish(const Target& to, const float* sums, Index width, Index rows, Index columns) {
   for (Index i = 0; i < rows; ++i)
@@ -248,17 +256,14 @@ void tile_of_width(const Target& to, Index rows, Index columns, const float* a, 
 /// Strips [first, last) of a block of C, on the calling thread. `panels` is B.
 void multiply_strips(const Product& o, const Block& block, const float* panels, Index first, Index last) {
   const Strided a = o.transpose_a ? Strided{o.a, 1, o.lda} : Strided{o.a, o.lda, 1};
-  const float beta = block.k == 0 ? o.beta : 1;
-  const float* bias = block.k == 0 && o.bias ? o.bias + block.column : nullptr;
   for (Index i = first * kTileRows; i < std::min(o.m, last * kTileRows); i += kTileRows) {
     const Index height = std::min(kTileRows, o.m - i);
     const bool in_place = a.column == 1 && height == kTileRows;
     const float* strip = in_place ? a.at(i, block.k) : packed_strip(a, block, o.m, i);
     for (Index j = 0; j < block.columns; j += kPanel)
-      tile_of_width<kTileVectors>(
-          {o.c + i * o.ldc + block.column + j, o.ldc, beta, bias ? bias + j : nullptr}, height,
-          std::min(kPanel, block.columns - j), strip, in_place ? a.row : 1, in_place ? 1 : kTileRows,
-          panels + j * block.depth, block.depth);
+      tile_of_width<kTileVectors>(target(o, block, i, j), height, std::min(kPanel, block.columns - j), strip,
+                                  in_place ? a.row : 1, in_place ? 1 : kTileRows, panels + j * block.depth,
+                                  block.depth);
   }
 }
 
@@ -297,14 +302,11 @@ void multiply_panels(const Product& o, const Block& block, const float* strips, 
     pack_panels(panels, {o.b + block.column * o.ldb + block.k, 1, o.ldb}, block, o.alpha, 0, kPanelsAtOnce);
   else
     pack_rows(panels, {o.b + block.k * o.ldb + block.column, o.ldb, 1}, block, o.alpha, 0, block.depth);
-  const float beta = block.k == 0 ? o.beta : 1;
-  const float* bias = block.k == 0 && o.bias ? o.bias + block.column : nullptr;
   for (Index i = 0; i < rows; i += kTileRows)
     for (Index j = 0; j < block.columns; j += kPanel)
-      tile_of_width<kTileVectors>(
-          {o.c + (row + i) * o.ldc + block.column + j, o.ldc, beta, bias ? bias + j : nullptr},
-          std::min(kTileRows, rows - i), std::min(kPanel, block.columns - j), strips + i * block.depth, 1,
-          kTileRows, panels + j * block.depth, block.depth);
+      tile_of_width<kTileVectors>(target(o, block, row + i, j), std::min(kTileRows, rows - i),
+                                  std::min(kPanel, block.columns - j), strips + i * block.depth, 1, kTileRows,
+                                  panels + j * block.depth, block.depth);
 }
 
 /// A^T B, A^T the smaller: blocks of A^T, one after the other. The threads copy one together, then share out
@@ -313,10 +315,9 @@ void multiply_blocks_of_a(const Product& o) {
   const Index depth = piece_depth(o.k), height = block_width(o.m, kTileRows, depth);
   static thread_local Scratch scratch;
   float* const strips = scratch.floats(depth * height);
-  Block block;
   for (Index row = 0; row < o.m; row += height) {
     const Index rows = std::min(height, o.m - row);
-    block.k = 0;
+    Block block;
     do {
       block.depth = std::min(depth, o.k - block.k);
       parallel_for(block.depth, 1 + kGrainCopy / rows, [&](Index begin, Index end) {
