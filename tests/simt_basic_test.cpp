@@ -122,6 +122,9 @@ TEST(SimtBasic, TensorsMoveBetweenDevices) {
   EXPECT_EQ(z.data()[6], 0.0F);
   EXPECT_EQ(z.data()[9], 2.5F);
   EXPECT_THROW(copy_to_device(x.raw(), x.raw(), 4), Error);
+  const Tensor after({64}, DType::f32, Device::cuda);
+  fill_with_indices(after);  // a launch is not blamed for a copy that failed before it
+  EXPECT_EQ(after.to(Device::cpu).data()[63], 63.0F);
 }
 
 }  // namespace

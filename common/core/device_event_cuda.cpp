@@ -1,19 +1,10 @@
 // Events of a GPU.
-#include <cuda_runtime_api.h>
-
+#include "common/core/cuda_call.h"
 #include "common/core/device_event.h"
 #include "common/core/device_memory.h"
 #include "common/core/error.h"
 
 namespace llm {
-
-namespace {
-
-void must(cudaError_t status, const char* what) {
-  check(status == cudaSuccess, "{} failed on the GPU: {}", what, cudaGetErrorString(status));
-}
-
-}  // namespace
 
 struct DeviceEvent::State {
   cudaEvent_t event = nullptr;
@@ -25,35 +16,36 @@ struct DeviceEvent::State {
 
 DeviceEvent::DeviceEvent() : state_(std::make_unique<State>()) {
   device_stream();  // says so if there is no device
-  must(cudaEventCreate(&state_->event), "creating an event");
+  check_cuda(cudaEventCreate(&state_->event), "creating an event");
 }
 DeviceEvent::~DeviceEvent() = default;
 DeviceEvent::DeviceEvent(DeviceEvent&&) noexcept = default;
 DeviceEvent& DeviceEvent::operator=(DeviceEvent&&) noexcept = default;
 
 void DeviceEvent::record() {
-  must(cudaEventRecord(state_->event, device_stream()), "recording an event");
+  check_cuda(cudaEventRecord(state_->event, device_stream()), "recording an event");
   state_->recorded = true;
 }
 
 bool DeviceEvent::reached() const {
   check(state_->recorded, "an event was asked for that has not been recorded");
-  const cudaError_t status = cudaEventQuery(state_->event);
+  const cudaError_t status = query_event(state_->event);
   if (status == cudaErrorNotReady) return false;
-  must(status, "the work before an event");
+  check_cuda(status, "the work before an event");
   return true;
 }
 
 void DeviceEvent::wait() const {
   check(state_->recorded, "an event was asked for that has not been recorded");
-  must(cudaEventSynchronize(state_->event), "the work before an event");
+  check_cuda(cudaEventSynchronize(state_->event), "the work before an event");
 }
 
 double DeviceEvent::seconds_since(const DeviceEvent& earlier) const {
   wait();
   earlier.wait();
   float milliseconds = 0;
-  must(cudaEventElapsedTime(&milliseconds, earlier.state_->event, state_->event), "comparing two events");
+  check_cuda(cudaEventElapsedTime(&milliseconds, earlier.state_->event, state_->event),
+             "comparing two events");
   return 1e-3 * static_cast<double>(milliseconds);
 }
 

@@ -1,8 +1,7 @@
 // Device memory on a GPU: thin over the CUDA runtime, whose error codes become sentences here.
-#include <cuda_runtime_api.h>
-
 #include <cstring>
 
+#include "common/core/cuda_call.h"
 #include "common/core/device_backend.h"
 #include "common/core/device_memory.h"
 #include "common/core/device_report.h"
@@ -11,11 +10,6 @@
 namespace llm {
 
 namespace {
-
-void must(cudaError_t status, const char* what) {
-  check(status == cudaSuccess, "{} failed on the GPU: {} ({})", what, cudaGetErrorString(status),
-        cudaGetErrorName(status));
-}
 
 /// Error with one sentence unless there is a GPU; asked once.
 void need_device() {
@@ -41,7 +35,7 @@ void* allocate(std::size_t bytes) {
     cudaGetLastError();  // forget it: the caller tries again or says so
     return nullptr;
   }
-  must(status, "allocating memory");
+  check_cuda(status, "allocating memory");
   return block;
 }
 
@@ -54,7 +48,7 @@ void release(void* block, std::size_t /*bytes*/) noexcept {
 void* allocate_shared_with_host(std::size_t bytes) {
   need_device();
   void* block = nullptr;
-  must(cudaHostAlloc(&block, bytes, cudaHostAllocMapped), "allocating memory shared with the host");
+  check_cuda(cudaHostAlloc(&block, bytes, cudaHostAllocMapped), "allocating memory shared with the host");
   std::memset(block, 0, bytes);
   return block;
 }
@@ -74,7 +68,7 @@ DeviceStream device_stream() {
   static const DeviceStream stream = [] {
     need_device();
     cudaStream_t created = nullptr;
-    must(cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking), "creating a stream");
+    check_cuda(cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking), "creating a stream");
     return created;
   }();
   return stream;
@@ -82,36 +76,39 @@ DeviceStream device_stream() {
 
 void copy_to_device(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
-  must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device_stream()), "copying to the device");
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device_stream()),
+             "copying to the device");
 }
 
 void copy_to_host(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
-  must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device_stream()), "copying to the host");
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, device_stream()),
+             "copying to the host");
   device_synchronize();
 }
 
 void copy_on_device(void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
-  must(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device_stream()), "copying on the device");
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, device_stream()),
+             "copying on the device");
 }
 
 void device_zero(void* to, std::size_t bytes) {
   if (bytes == 0) return;
-  must(cudaMemsetAsync(to, 0, bytes, device_stream()), "zeroing");
+  check_cuda(cudaMemsetAsync(to, 0, bytes, device_stream()), "zeroing");
 }
 
 void device_synchronize() {
-  must(cudaStreamSynchronize(device_stream()), "a kernel or copy");
+  check_cuda(cudaStreamSynchronize(device_stream()), "a kernel or copy");
   raise_device_report();
 }
 
 std::string describe_device() {
   need_device();
   int device = 0;
-  must(cudaGetDevice(&device), "asking for the device");
+  check_cuda(cudaGetDevice(&device), "asking for the device");
   cudaDeviceProp properties{};
-  must(cudaGetDeviceProperties(&properties, device), "asking for the device's properties");
+  check_cuda(cudaGetDeviceProperties(&properties, device), "asking for the device's properties");
   return fmt::format("cuda: {}, {} SMs, {:.0f} GB", properties.name, properties.multiProcessorCount,
                      static_cast<double>(properties.totalGlobalMem) * 1e-9);
 }

@@ -1,6 +1,5 @@
 #include "common/parallel/nccl_communicator.h"
 
-#include <cuda_runtime_api.h>
 #include <nccl.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "common/core/cuda_call.h"
 #include "common/core/device_memory.h"
 #include "common/parallel/operation.h"
 
@@ -17,10 +17,6 @@ namespace llm {
 namespace {
 
 using Kind = Operation::Kind;
-
-void check_cuda(cudaError_t code, const char* what) {
-  check(code == cudaSuccess, "{} failed: {}", what, cudaGetErrorString(code));
-}
 
 /// What the NCCL communicators of this process share.
 class NcclRun {
@@ -187,7 +183,7 @@ struct NcclState : Work::State {
   }
   ~NcclState() override { cudaEventDestroy(end); }
   bool over() {
-    const cudaError_t state = cudaEventQuery(end);
+    const cudaError_t state = query_event(end);
     if (state != cudaSuccess && state != cudaErrorNotReady)
       run->fail_all(
           Error(fmt::format("{} failed on the GPU: {}", describe(call, name), cudaGetErrorString(state))));

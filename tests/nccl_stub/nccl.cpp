@@ -27,6 +27,7 @@ struct Pending {
 
 std::atomic<int> aborts = 0, destroys = 0;
 thread_local nccl_stub::Faults thread_faults;
+thread_local cudaError_t last_error = cudaSuccess;
 
 /// Operations that nobody waits for any more; waiting for them in a destructor would last.
 void bury(std::vector<std::shared_ptr<Pending>> dead) {
@@ -128,6 +129,12 @@ void reset_counts() {
 const char* cudaGetErrorString(cudaError_t) {
   return "an error of CUDA";
 }
+const char* cudaGetErrorName(cudaError_t) {
+  return "cudaErrorOfTheStub";
+}
+cudaError_t cudaGetLastError() {
+  return std::exchange(last_error, cudaSuccess);
+}
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = new CUstream_st;
   return cudaSuccess;
@@ -157,7 +164,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  return event->after == nullptr || over(*event->after) ? cudaSuccess : cudaErrorNotReady;
+  if (event->after == nullptr || over(*event->after)) return cudaSuccess;
+  return last_error = cudaErrorNotReady;  // as the real one keeps it
 }
 
 // ---- Communicators ----
