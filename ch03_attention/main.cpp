@@ -10,7 +10,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Chapter 3: how tokens look at one another. Without a subcommand: the chapter's walk."};
   llm::CommonOptions common;
   llm::add_common_options(app, common);
-  common.runs_on.push_back(llm::describe_gemm());
+  common.computes_with = llm::describe_gemm;
 
   std::string model;
   std::string text = "Mia wanted to give the kite to Tom.";

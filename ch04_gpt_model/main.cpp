@@ -101,7 +101,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Chapter 4: a GPT model. Without a subcommand: the chapter's walk."};
   llm::CommonOptions common;
   llm::add_common_options(app, common);
-  common.runs_on.push_back(llm::describe_gemm());
+  common.computes_with = llm::describe_gemm;
   common.uses_device = true;
   Arguments arguments;
 

@@ -9,7 +9,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Chapter 5: train a GPT, watch it learn, and read what it writes"};
   CommonOptions common;
   add_common_options(app, common);
-  common.runs_on = {describe_gemm()};
+  common.computes_with = describe_gemm;
   common.uses_device = true;
 
   DType dtype = DType::f32;

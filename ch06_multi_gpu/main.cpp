@@ -13,7 +13,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Chapter 6: spread a training run over many devices"};
   CommonOptions common;
   add_common_options(app, common);
-  common.runs_on = {describe_gemm()};
+  common.computes_with = describe_gemm;
   common.says_where = rank_under_mpirun() == 0;
   common.uses_device = true;
 

@@ -27,7 +27,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Chapter 7: fine-tune a model, teach it preferences, and measure what it can do"};
   CommonOptions common;
   add_common_options(app, common);
-  common.runs_on = {describe_gemm()};
+  common.computes_with = describe_gemm;
   common.says_where = rank_under_mpirun() == 0;
   common.uses_device = true;
 

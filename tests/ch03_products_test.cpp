@@ -79,7 +79,8 @@ TEST(Gemm, TakesSizesBeyondEveryBlock) {
 }
 
 TEST(Gemm, AnElementDoesNotDependOnTheRestOfTheMatrix) {
-  if (describe_gemm() != "built-in matrix product") GTEST_SKIP() << "a property of the built-in product";
+  if (describe_gemm(Device::cpu) != "built-in matrix product")
+    GTEST_SKIP() << "a property of the built-in product";
   const Tensor a = normal({100, 500}, 1), b = normal({300, 500}, 2), whole({100, 300}), part({37, 300});
   gemm(false, true, 100, 300, 500, 1, a.data(), 500, b.data(), 500, 0, whole.data(), 300);
   gemm(false, true, 37, 300, 500, 1, a.data() + 41 * 500, 500, b.data(), 500, 0, part.data(), 300);
@@ -106,7 +107,8 @@ TEST(Gemm, LeavesWhatIsBetweenTheRowsAlone) {
 }
 
 TEST(Gemm, SaysWhoComputes) {
-  EXPECT_FALSE(describe_gemm().empty());
+  EXPECT_FALSE(describe_gemm(Device::cpu).empty());
+  EXPECT_FALSE(describe_gemm(Device::cuda).empty());
 }
 
 TEST(Linear, AgreesWithPyTorch) {

@@ -162,7 +162,7 @@ int run_program(int argc, char** argv, CLI::App& app, CommonOptions& options,
       fail_usage("this program has nothing for a GPU to do: leave out --device cuda");
     if (options.says_where) {
       std::string first_line = options.device == Device::cuda ? describe_device() : describe_cpu();
-      for (const std::string& fact : options.runs_on) first_line += ", " + fact;
+      if (options.computes_with != nullptr) first_line += ", " + options.computes_with(options.device);
       fmt::print(stderr, "{} on {}\n", program, first_line);
     }
     body();

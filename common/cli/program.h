@@ -37,8 +37,8 @@ struct CommonOptions {
 
   bool uses_device = false;  ///< the program sets it if it has something to do for --device cuda
 
-  /// More about what the program computes with, for its first line, such as the matrix library's name.
-  std::vector<std::string> runs_on;
+  /// What else the program computes with on a device, for its first line: the matrix library.
+  std::string (*computes_with)(Device) = nullptr;
   bool says_where = true;  ///< prints that line; of several processes, one should
 };
 

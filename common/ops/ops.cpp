@@ -22,6 +22,10 @@ float* mutable_or_null(const Tensor& t) {
 
 }  // namespace
 
+std::string describe_gemm(Device device) {
+  return device == Device::cpu ? cpu::describe_gemm() : cuda::describe_gemm();
+}
+
 void gemm(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
           const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
           std::int64_t ldc) {

@@ -35,8 +35,8 @@ void gemm(bool transpose_a, bool transpose_b, std::int64_t m, std::int64_t n, st
           const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
           std::int64_t ldc);
 
-/// The matrix library behind `gemm`, for a program's first lines ("oneDNN 2.6.3").
-std::string describe_gemm();
+/// The matrix library on a device, for a program's first line ("oneDNN 2.6.3").
+std::string describe_gemm(Device device);
 
 /// y = x w^T + b.  x (..., I), w (O, I), b (O) or undefined, y (..., O).
 void linear_forward(const Tensor& y, const Tensor& x, const Tensor& w, const Tensor& b);

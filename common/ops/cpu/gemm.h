@@ -2,6 +2,8 @@
 // computes it: CMake's LLM_BLAS says which.
 #pragma once
 
+#include <string>
+
 #include "common/ops/cpu/kernels.h"
 
 namespace llm::cpu {
@@ -22,5 +24,8 @@ struct Product {
   const float* bias = nullptr;
 };
 void multiply(const Product& product);
+
+/// The matrix library behind it ("oneDNN 2.6.3").
+std::string describe_gemm();
 
 }  // namespace llm::cpu

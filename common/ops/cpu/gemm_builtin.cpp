@@ -359,7 +359,7 @@ void multiply(const Product& o) {
 
 }  // namespace cpu
 
-std::string describe_gemm() {
+std::string cpu::describe_gemm() {
   return "built-in matrix product";
 }
 

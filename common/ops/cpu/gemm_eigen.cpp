@@ -44,7 +44,7 @@ void multiply(const Product& whole) {
 
 }  // namespace cpu
 
-std::string describe_gemm() {
+std::string cpu::describe_gemm() {
   return fmt::format("Eigen {}.{}.{}", EIGEN_WORLD_VERSION, EIGEN_MAJOR_VERSION, EIGEN_MINOR_VERSION);
 }
 

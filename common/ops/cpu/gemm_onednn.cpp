@@ -18,7 +18,7 @@ void cpu::multiply(const Product& whole) {
   });
 }
 
-std::string describe_gemm() {
+std::string cpu::describe_gemm() {
   const dnnl_version_t* version = dnnl_version();
   return fmt::format("oneDNN {}.{}.{}", version->major, version->minor, version->patch);
 }

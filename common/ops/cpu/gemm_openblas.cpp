@@ -16,7 +16,7 @@ void cpu::multiply(const Product& whole) {
   });
 }
 
-std::string describe_gemm() {
+std::string cpu::describe_gemm() {
   return openblas_get_config();
 }
 

@@ -80,7 +80,7 @@ void gemm(const Product& product) {
 }
 
 std::string describe_gemm() {
-  return llm::describe_gemm();
+  return cpu::describe_gemm();
 }
 
 }  // namespace llm::cuda
