@@ -8,24 +8,14 @@
 // CUDA there is nothing to measure: the software GPU counts, it is not fast.
 #include <benchmark/benchmark.h>
 
-#include <chrono>
-
-#include "common/core/device_memory.h"
-#include "common/core/philox.h"
-#include "common/core/threads.h"
 #include "common/ops/cuda/attention.h"
+#include "common/ops/cuda/bench.h"
 
 namespace {
 
 using namespace llm;
 using benchmark::Counter;
 using benchmark::State;
-
-#ifdef LLM_CUDA
-constexpr bool kGpu = true;
-#else
-constexpr bool kGpu = false;
-#endif
 
 constexpr std::int64_t kBatch = 8, kHeads = 12;
 constexpr int kCalls = 10;
@@ -40,19 +30,7 @@ struct Case {
     y = dy.clone();
     lse = Tensor({kBatch, kHeads, time}, DType::f32, Device::cuda);
   }
-  /// Some normal numbers over and over: which ones does not matter to the time, making them all would.
-  Tensor normal(Shape shape) const {
-    const Tensor t(std::move(shape));
-    const Philox rng{1, 1};
-    constexpr std::int64_t kSome = 1 << 16;
-    for (std::int64_t i = 0; i < t.numel(); ++i)
-      t.data()[i] = i < kSome ? rng.normal(static_cast<std::uint64_t>(i)) : t.data()[i - kSome];
-    const Tensor there = t.to(Device::cuda);
-    if (dtype == DType::f32) return there;
-    const Tensor small(t.shape(), dtype, Device::cuda);
-    cast(small, there);
-    return small;
-  }
+  Tensor normal(Shape shape) const { return normals_for_measuring(std::move(shape), dtype, Device::cuda); }
   Tensor weights() const { return Tensor({kBatch, kHeads, time, time}, DType::f32, Device::cuda); }
 
   std::int64_t time, size;
@@ -61,29 +39,13 @@ struct Case {
   Tensor qkv, dqkv, y, dy, lse;
 };
 
-/// Times several calls, then one wait, so that neither launch nor wait counts.
+/// Times `call`, which makes `products` products over the scores.
 template <typename Call>
 void measure(State& state, double products, const Call& call) {
-  using Clock = std::chrono::steady_clock;
-  call();
-  device_synchronize();
-  double total = 0;
-  for (auto _ : state) {
-    const auto start = Clock::now();
-    for (int i = 0; i < kCalls; ++i) call();
-    device_synchronize();
-    const double each = std::chrono::duration<double>(Clock::now() - start).count() / kCalls;
-    state.SetIterationTime(each);
-    total += each;
-  }
+  const double each = cuda::measure_calls(state, kCalls, call);
   const double time = static_cast<double>(state.range(0)), size = static_cast<double>(state.range(1));
   const double scores = 0.5 * kBatch * kHeads * time * time;
-  const double rate = 2 * products * size * scores * static_cast<double>(state.iterations()) / total;
-  state.counters["TFLOP/s"] = rate * 1e-12;
-}
-bool ready(State& state) {
-  if (!kGpu) state.SkipWithError("no GPU in this build; use the preset cuda");
-  return kGpu;
+  state.counters["TFLOP/s"] = 2 * products * size * scores / each * 1e-12;
 }
 
 using Forward = void (*)(const Tensor&, const Tensor&, const Tensor&, const AttentionOptions&);
@@ -93,25 +55,25 @@ using FlashBackward = void (*)(const Tensor&, const Tensor&, const Tensor&, cons
                                const AttentionOptions&);
 
 void stored_forward(State& state, Forward forward) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Case c(state, DType::f32);
   const Tensor weights = c.weights();
   measure(state, 2, [&] { forward(c.y, weights, c.qkv, c.options); });
 }
 void stored_backward(State& state, Forward forward, StoredBackward backward) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Case c(state, DType::f32);
   const Tensor weights = c.weights();
   forward(c.y, weights, c.qkv, c.options);
   measure(state, 4, [&] { backward(c.dqkv, c.dy, weights, c.qkv, c.options); });
 }
 void flash_forward(State& state, Forward forward, DType dtype) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Case c(state, dtype);
   measure(state, 2, [&] { forward(c.y, c.lse, c.qkv, c.options); });
 }
 void flash_backward(State& state, Forward forward, FlashBackward backward, DType dtype) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Case c(state, dtype);
   forward(c.y, c.lse, c.qkv, c.options);
   measure(state, 5, [&] { backward(c.dqkv, c.dy, c.y, c.lse, c.qkv, c.options); });
@@ -119,7 +81,7 @@ void flash_backward(State& state, Forward forward, FlashBackward backward, DType
 
 /// One new position over a cache of T: all of it is read once.
 void decode(State& state, DType dtype) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Case c(state, dtype);
   const Tensor keys({kBatch, kHeads, c.time, c.size}, dtype, Device::cuda), values = keys.clone();
   const Tensor qkv({kBatch, 1, 3 * kHeads * c.size}, dtype, Device::cuda);

@@ -9,11 +9,8 @@
 // measure: the software GPU counts, it is not fast.
 #include <benchmark/benchmark.h>
 
-#include <chrono>
-
-#include "common/core/device_memory.h"
 #include "common/core/philox.h"
-#include "common/core/threads.h"
+#include "common/ops/cuda/bench.h"
 #include "common/ops/cuda/kernels.h"
 
 namespace {
@@ -22,26 +19,11 @@ using namespace llm;
 using benchmark::Counter;
 using benchmark::State;
 
-#ifdef LLM_CUDA
-constexpr bool kGpu = true;
-#else
-constexpr bool kGpu = false;
-#endif
-
 constexpr std::int64_t kRows = 32768, kChannels = 768, kVocabulary = 50304, kTime = 1024;
 
 /// Normal numbers in the dtype that the benchmark's argument asks for.
 Tensor normal(Shape shape, DType dtype) {
-  const Tensor t(std::move(shape));
-  const Philox rng{1, 1};
-  parallel_for(t.numel(), 4096, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) t.data()[i] = rng.normal(static_cast<std::uint64_t>(i));
-  });
-  const Tensor there = t.to(Device::cuda);
-  if (dtype == DType::f32) return there;
-  const Tensor small(t.shape(), dtype, Device::cuda);
-  cast(small, there);
-  return small;
+  return normals_for_measuring(std::move(shape), dtype, Device::cuda);
 }
 Tensor f32(Shape shape) {
   return Tensor(std::move(shape), DType::f32, Device::cuda);
@@ -54,33 +36,18 @@ Tensor ids(std::int64_t count, std::int64_t below) {
   return t.to(Device::cuda);
 }
 
-/// Seconds per call: several calls, then one wait, so that neither launch nor wait counts.
-template <typename F>
-double seconds(int calls, const F& call) {
-  using Clock = std::chrono::steady_clock;
-  const auto start = Clock::now();
-  for (int i = 0; i < calls; ++i) call();
-  device_synchronize();
-  return std::chrono::duration<double>(Clock::now() - start).count() / calls;
-}
-
 /// Bytes per second that a copy of 512 MB reads and writes; measured once.
 double copy_rate() {
   static const double rate = [] {
     const std::int64_t count = std::int64_t{128} << 20;
-    const Tensor from = f32({count}), to = f32({count});
+    const Tensor from = normal({count}, DType::f32), to = f32({count});
     const auto copy = [&] { to.copy_from(from); };
-    seconds(3, copy);
-    return 2.0 * static_cast<double>(from.bytes()) / seconds(20, copy);
+    cuda::seconds_per_call(3, copy);
+    return 2.0 * static_cast<double>(from.bytes()) / cuda::seconds_per_call(20, copy);
   }();
   return rate;
 }
 
-/// Whether there is anything to measure on.
-bool ready(State& state) {
-  if (!kGpu) state.SkipWithError("no GPU in this build; use the preset cuda");
-  return kGpu;
-}
 DType dtype_of_state(const State& state) {
   return state.range(0) == 0 ? DType::f32 : DType::bf16;
 }
@@ -90,29 +57,15 @@ constexpr int kCalls = 20;
 /// Times `call`, whose floor is `bytes`.
 template <typename F>
 void measure_bytes(State& state, double bytes, const F& call) {
-  seconds(3, call);
-  double total = 0;
-  for (auto _ : state) {
-    const double each = seconds(kCalls, call);
-    state.SetIterationTime(each);
-    total += each;
-  }
-  const double rate = bytes * static_cast<double>(state.iterations()) / total;
+  const double rate = bytes / cuda::measure_calls(state, kCalls, call);
   state.counters["bytes/s"] = Counter(rate, Counter::kDefaults, Counter::kIs1000);
   state.counters["of copy"] = rate / copy_rate();
   state.SetLabel(name(dtype_of_state(state)).data());
 }
 template <typename F>
 void measure_operations(State& state, double operations, const F& call) {
-  seconds(3, call);
-  double total = 0;
-  for (auto _ : state) {
-    const double each = seconds(kCalls, call);
-    state.SetIterationTime(each);
-    total += each;
-  }
-  state.counters["FLOP/s"] = Counter(operations * static_cast<double>(state.iterations()) / total,
-                                     Counter::kDefaults, Counter::kIs1000);
+  const double each = cuda::measure_calls(state, kCalls, call);
+  state.counters["FLOP/s"] = Counter(operations / each, Counter::kDefaults, Counter::kIs1000);
   state.SetLabel(name(dtype_of_state(state)).data());
 }
 double bytes(std::initializer_list<Tensor> tensors) {
@@ -124,38 +77,38 @@ double bytes(std::initializer_list<Tensor> tensors) {
 // ---- bound by the memory ------------------------------------------------------------------------------
 
 void cuda_copy(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Tensor x = normal({kRows, kChannels}, dtype_of_state(state)), y = x.clone();
   measure_bytes(state, bytes({x, y}), [&] { y.copy_from(x); });
 }
 
 void cuda_gelu_forward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Tensor x = normal({kRows, 4 * kChannels}, dtype_of_state(state)), y = x.clone();
   measure_bytes(state, bytes({x, y}), [&] { gelu_forward(y, x); });
 }
 
 void cuda_gelu_backward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Tensor x = normal({kRows, 4 * kChannels}, dtype_of_state(state)), dy = x.clone(), dx = x.clone();
   measure_bytes(state, bytes({x, dy, dx}), [&] { gelu_backward(dx, dy, x); });
 }
 
 void cuda_bias_gelu(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Tensor pre = normal({kRows, 4 * kChannels}, dtype_of_state(state)), y = pre.clone();
   const Tensor bias(Shape{4 * kChannels}, pre.dtype(), Device::cuda);
   measure_bytes(state, bytes({pre, pre, y}), [&] { cuda::bias_gelu(y, pre, bias); });
 }
 
 void cuda_add(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Tensor a = normal({kRows, kChannels}, dtype_of_state(state)), b = a.clone(), y = a.clone();
   measure_bytes(state, bytes({a, b, y}), [&] { add(y, a, b); });
 }
 
 void cuda_cast(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const bool to_bf16 = state.range(0) == 1;
   const Tensor x = normal({kRows, kChannels}, to_bf16 ? DType::f32 : DType::bf16);
   const Tensor y(x.shape(), to_bf16 ? DType::bf16 : DType::f32, Device::cuda);
@@ -163,7 +116,7 @@ void cuda_cast(State& state) {
 }
 
 void cuda_dropout(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Tensor x = normal({kRows, kChannels}, dtype_of_state(state)), y = x.clone();
   measure_bytes(state, bytes({x, y}), [&] { dropout(y, x, 0.1F, {1, 2}); });
 }
@@ -185,14 +138,14 @@ struct LayerNorm {
 };
 
 void cuda_layer_norm_forward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const LayerNorm l(dtype_of_state(state));
   measure_bytes(state, bytes({l.x, l.y}),
                 [&] { layer_norm_forward(l.y, l.mean, l.rstd, l.x, l.gamma, l.beta, 1e-5F); });
 }
 
 void cuda_add_layer_norm_forward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const LayerNorm l(dtype_of_state(state));
   measure_bytes(state, bytes({l.x, l.other, l.sum, l.y}), [&] {
     add_layer_norm_forward(l.sum, l.y, l.mean, l.rstd, l.x, l.other, l.gamma, l.beta, 1e-5F);
@@ -200,7 +153,7 @@ void cuda_add_layer_norm_forward(State& state) {
 }
 
 void cuda_layer_norm_backward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const LayerNorm l(dtype_of_state(state));
   layer_norm_forward(l.y, l.mean, l.rstd, l.x, l.gamma, l.beta, 1e-5F);
   measure_bytes(state, bytes({l.x, l.other, l.sum, l.sum}), [&] {  // dy = other, dx added to sum
@@ -209,19 +162,19 @@ void cuda_layer_norm_backward(State& state) {
 }
 
 void cuda_softmax_forward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Tensor x = normal({kRows, 1024}, dtype_of_state(state)), y = x.clone();
   measure_bytes(state, bytes({x, y}), [&] { softmax_forward(y, x); });
 }
 
 void cuda_softmax_backward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Tensor y = normal({kRows, 1024}, dtype_of_state(state)), dy = y.clone(), dx = y.clone();
   measure_bytes(state, bytes({y, dy, dx}), [&] { softmax_backward(dx, dy, y); });
 }
 
 void cuda_cross_entropy_forward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const std::int64_t rows = 2048;
   const Tensor logits = normal({rows, kVocabulary}, dtype_of_state(state)), targets = ids(rows, kVocabulary);
   const Tensor losses = f32({rows});
@@ -229,7 +182,7 @@ void cuda_cross_entropy_forward(State& state) {
 }
 
 void cuda_cross_entropy_with_gradient(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const std::int64_t rows = 2048;
   const Tensor logits = normal({rows, kVocabulary}, dtype_of_state(state)), targets = ids(rows, kVocabulary);
   const Tensor losses = f32({rows});
@@ -238,7 +191,7 @@ void cuda_cross_entropy_with_gradient(State& state) {
 }
 
 void cuda_embedding_forward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const DType dtype = dtype_of_state(state);
   const Tensor table = normal({kVocabulary, kChannels}, dtype), positions = normal({kTime, kChannels}, dtype);
   const Tensor tokens = ids(kRows, kVocabulary).view({kRows / kTime, kTime});
@@ -247,7 +200,7 @@ void cuda_embedding_forward(State& state) {
 }
 
 void cuda_embedding_backward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Tensor dtable = f32({kVocabulary, kChannels}), dpositions = f32({kTime, kChannels});
   const Tensor tokens = ids(kRows, kVocabulary).view({kRows / kTime, kTime});
   const Tensor dy = normal({kRows / kTime, kTime, kChannels}, dtype_of_state(state));
@@ -257,7 +210,7 @@ void cuda_embedding_backward(State& state) {
 }
 
 void cuda_adamw(State& state) {  // with the bf16 copy or without
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Tensor values = normal({124439808}, DType::f32), m = f32(values.shape()), v = f32(values.shape());
   const Tensor g = values.clone();
   const Tensor copy = state.range(0) == 1 ? Tensor(values.shape(), DType::bf16, Device::cuda) : Tensor();
@@ -266,7 +219,7 @@ void cuda_adamw(State& state) {  // with the bf16 copy or without
 }
 
 void cuda_squared_norm(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const Tensor x = normal({124439808}, dtype_of_state(state));
   measure_bytes(state, bytes({x}), [&] { benchmark::DoNotOptimize(squared_norm(x)); });
 }
@@ -274,7 +227,7 @@ void cuda_squared_norm(State& state) {
 // ---- bound by the arithmetic --------------------------------------------------------------------------
 
 void cuda_linear_forward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const DType dtype = dtype_of_state(state);
   const Tensor x = normal({kRows, kChannels}, dtype), w = normal({4 * kChannels, kChannels}, dtype);
   const Tensor b = normal({4 * kChannels}, dtype), y(Shape{kRows, 4 * kChannels}, dtype, Device::cuda);
@@ -282,7 +235,7 @@ void cuda_linear_forward(State& state) {
 }
 
 void cuda_linear_gelu_forward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const DType dtype = dtype_of_state(state);
   const Tensor x = normal({kRows, kChannels}, dtype), w = normal({4 * kChannels, kChannels}, dtype);
   const Tensor b = normal({4 * kChannels}, dtype), y(Shape{kRows, 4 * kChannels}, dtype, Device::cuda),
@@ -292,7 +245,7 @@ void cuda_linear_gelu_forward(State& state) {
 }
 
 void cuda_linear_backward(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const DType dtype = dtype_of_state(state);
   const Tensor x = normal({kRows, kChannels}, dtype), w = normal({4 * kChannels, kChannels}, dtype);
   const Tensor dy = normal({kRows, 4 * kChannels}, dtype), dx = x.clone();
@@ -302,7 +255,7 @@ void cuda_linear_backward(State& state) {
 }
 
 void cuda_linear_cross_entropy(State& state) {
-  if (!ready(state)) return;
+  if (!cuda::bench_ready(state)) return;
   const DType dtype = dtype_of_state(state);
   const Tensor x = normal({kRows, kChannels}, dtype), w = normal({kVocabulary, kChannels}, dtype),
                dx = x.clone();
