@@ -15,7 +15,8 @@
 // 440. And shared memory delivers 128 bytes per cycle. For D = 64, where a warp has 32 rows, that is 21
 // (keys) and 24 (queries) operations per byte, 2700 and 3100 per cycle, just above the tensor cores' 2500.
 // For D = 128 the sums of dK and dV leave room for 16 keys per warp only: 13 operations per byte, 1640 per
-// cycle. There shared memory is the limit, and 5 products cannot pass 340 TFLOP/s. Not measured yet.
+// cycle. There shared memory is the limit, and 5 products cannot pass 340 TFLOP/s. Measured at T =
+// 8192 (BENCHMARKS.md): 257 TFLOP/s for D = 64, 229 for D = 128, counted as 5 products.
 #include "common/ops/cuda/attention_mma.cuh"
 
 namespace llm::cuda {
@@ -260,8 +261,10 @@ __global__ void __launch_bounds__(KeyShape<kSize, kDropout>::kThreads)
           const float p = hidden ? 0.0F : fast_exp2(fmaf(s[m][n][i], scale * kLog2E, -shift));
           float factor = 1;
           if (kDropout) {
-            const auto row = static_cast<std::uint64_t>(key + 16 * m + i / 2 * 8 + lane_row());
-            factor = dropout.factor(dropout.row_index(head, query + column + i % 2, time) + row);
+            const int lane = lane_id_again();  // for each weight anew: its number is not kept in registers
+            const auto row = static_cast<std::uint64_t>(key + 16 * m + i / 2 * 8 + lane / 4);
+            const int at = query + 8 * n + lane % 4 * 2 + i % 2;
+            factor = dropout.factor(dropout.row_index(head, at, time) + row);
           }
           const float gradient = p * (factor * ds[m][n][i] - (i % 2 == 0 ? row_delta.x : row_delta.y));
           ds[m][n][i] = hidden ? 0.0F : gradient;

@@ -15,18 +15,20 @@ namespace llm::cuda {
 namespace {
 
 // With two blocks of 1024 threads on an SM their rows (100 KB of bf16 each) still lie in the first-level
-// cache when they are read again; four blocks of 512 would push each other out.
+// cache when they are read again; four blocks of 512 would push each other out. The launch bounds leave room
+// for two.
 constexpr int kThreads = 1024, kFewThreads = 128;  // for vocabularies of more, and of at most 4096
 
-/// losses, dlogits or weights may be null; dlogits may be logits.
+/// Rows are `stride` elements apart. losses, dlogits or weights may be null; dlogits may be logits.
 template <int N, int Threads, typename T>
-__global__ void __launch_bounds__(Threads)
+__global__ void __launch_bounds__(Threads, Threads == kThreads ? 2 : 1)
     cross_entropy_kernel(float* losses, T* dlogits, const T* logits, const std::int32_t* targets, float scale,
-                         const float* weights, std::int64_t vocabulary, DeviceReport* report) {
+                         const float* weights, std::int64_t vocabulary, std::int64_t stride,
+                         DeviceReport* report) {
   const std::int64_t row = blockIdx.x;
   const int thread = threadIdx.x, target = targets[row];
-  logits += row * vocabulary;
-  if (dlogits != nullptr) dlogits += row * vocabulary;
+  logits += row * stride;
+  if (dlogits != nullptr) dlogits += row * stride;
 
   if (target < 0 || target >= vocabulary) {  // -1: ignored, the loss and its gradient are 0
     const float value = target == -1 ? 0.0F : __uint_as_float(0x7fc00000u);  // NaN
@@ -55,13 +57,13 @@ __global__ void __launch_bounds__(Threads)
   });
 }
 
-/// Rows [0, rows) of logits (rows, V). Null: not wanted.
+/// Rows [0, rows) of logits (rows, V), `stride` elements apart. Null: not wanted.
 template <typename T>
 void run(float* losses, T* dlogits, const T* logits, const std::int32_t* targets, float scale,
-         const float* weights, std::int64_t rows, std::int64_t vocabulary) {
+         const float* weights, std::int64_t rows, std::int64_t vocabulary, std::int64_t stride) {
   const auto go = [&](auto kernel, int threads) {
     launch(kernel, {blocks(rows), blocks(threads)}, losses, dlogits, logits, targets, scale, weights,
-           vocabulary, device_report());
+           vocabulary, stride, device_report());
   };
   if (dlogits != nullptr && !aligned_alike(dlogits, logits))
     go(cross_entropy_kernel<1, kThreads, T>, kThreads);
@@ -78,7 +80,7 @@ void cross_entropy(const Tensor& losses, const Tensor& dlogits, const Tensor& lo
   if (logits.numel() == 0) return;
   by_type(logits, [&]<typename T>() {
     run<T>(device_data<float>(losses), device_data<T>(dlogits), device_data<T>(logits),
-           targets.data<std::int32_t>(), scale, nullptr, targets.numel(), logits.dim(-1));
+           targets.data<std::int32_t>(), scale, nullptr, targets.numel(), logits.dim(-1), logits.dim(-1));
   });
 }
 
@@ -93,15 +95,18 @@ void cross_entropy_backward(const Tensor& dlogits, const Tensor& logits, const T
 // Rows are taken in equal blocks whose logits fill at most `logits_at_a_time` elements: each block's logits
 // are made, turned into their own gradient in place, used for dx and dw, and forgotten. Every block passes
 // once over w and twice over dw, so fewer and larger ones are faster; the default leaves some 2700 rows of
-// GPT-2's vocabulary, with which the products are as fast as they get.
+// GPT-2's vocabulary, with which the products are as fast as they get. Rows begin at multiples of 128 bytes:
+// a vocabulary of an odd number, as GPT-2's 50257, would leave them at any address, and cuBLAS only its slow
+// kernels (an H100 took five times as long).
 void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& dw, const Tensor& x,
                           const Tensor& w, const Tensor& targets, float scale, const Tensor& weights,
                           Index logits_at_a_time) {
   const Index vocabulary = w.dim(0), channels = w.dim(1), rows = targets.numel();
-  const Index most = std::max<Index>(1, logits_at_a_time / vocabulary);
+  const Index stride = divide_up(vocabulary, 64) * 64;
+  const Index most = std::max<Index>(1, logits_at_a_time / stride);
   const Index count = std::max<Index>(1, divide_up(rows, most)), block = divide_up(rows, count);
   const DType dtype = x.dtype();
-  const Tensor logits = Tensor::uninitialized({block, vocabulary}, dtype, Device::cuda);
+  const Tensor logits = Tensor::uninitialized({block, stride}, dtype, Device::cuda);
   for (Index first = 0; first < rows; first += block) {
     const Index n = std::min(block, rows - first);
     const Tensor xs = x.range(first * channels, {n, channels});
@@ -116,12 +121,12 @@ void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& 
           .ldb = channels,
           .output = dtype,
           .c = logits.raw(),
-          .ldc = vocabulary});
+          .ldc = stride});
     by_type(x, [&]<typename T>() {
       T* const lines = device_data<T>(logits);
       run<T>(losses.data() + first, dx.defined() ? lines : nullptr, lines,
              targets.data<std::int32_t>() + first, scale,
-             weights.defined() ? weights.data() + first : nullptr, n, vocabulary);
+             weights.defined() ? weights.data() + first : nullptr, n, vocabulary, stride);
     });
     if (!dx.defined()) continue;
     gemm({.m = n,
@@ -129,7 +134,7 @@ void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& 
           .k = vocabulary,
           .inputs = dtype,
           .a = logits.raw(),
-          .lda = vocabulary,
+          .lda = stride,
           .b = w.raw(),
           .ldb = channels,
           .output = dtype,
@@ -142,7 +147,7 @@ void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& 
           .k = n,
           .inputs = dtype,
           .a = logits.raw(),
-          .lda = vocabulary,
+          .lda = stride,
           .b = xs.raw(),
           .ldb = channels,
           .beta = 1,

@@ -12,6 +12,7 @@ namespace llm::cuda {
 
 namespace {
 
+// Two blocks of 1024 threads share an SM (see cross_entropy.cu).
 constexpr int kThreads = 1024, kFewThreads = 128;  // for shards of more, and of at most 4096 logits
 
 /// Rows [first, first + rows) of a vocabulary of `whole`.
@@ -22,7 +23,7 @@ struct Part {
 
 /// A block takes a row.
 template <int N, int Threads, typename T>
-__global__ void __launch_bounds__(Threads)
+__global__ void __launch_bounds__(Threads, Threads == kThreads ? 2 : 1)
     shard_statistics_kernel(float* highest, float* total, float* right, const T* logits,
                             const std::int32_t* targets, Part part, DeviceReport* report) {
   const std::int64_t row = blockIdx.x;
@@ -40,7 +41,7 @@ __global__ void __launch_bounds__(Threads)
 }
 
 template <int N, int Threads, typename T>
-__global__ void __launch_bounds__(Threads)
+__global__ void __launch_bounds__(Threads, Threads == kThreads ? 2 : 1)
     shard_backward_kernel(T* dlogits, const T* logits, const std::int32_t* targets, const float* highest,
                           const float* total, float scale, const float* weights, Part part) {
   const std::int64_t row = blockIdx.x;

@@ -152,9 +152,13 @@ void layer_norm_backward(const Tensor& dx, const Tensor& dgamma, const Tensor& d
   const std::int64_t rows = mean.numel();
   const auto channels = static_cast<int>(gamma.numel());
   if (rows == 0) return;
-  const Pieces pieces = cut_rows(rows, 512, 4);
-  const Tensor partial = Tensor::uninitialized({pieces.count, 2, channels}, DType::f32, Device::cuda);
   by_type(x, [&]<typename T>() {
+    const std::int64_t threads = divide_up(channels, 32 * kPack<T>) * 32;
+    // A pack of bf16 is 8 columns, which fill the registers. Of narrow rows many blocks with one row at a
+    // time then do better than few with four (32768 rows of 768 on an H100: 85 against 96 microseconds).
+    constexpr int kNarrow = 256, kRows = kPack < T >> 4 ? 1 : 4;
+    const Pieces pieces = cut_rows(rows, kRows == 1 && threads <= kNarrow ? 1056 : 512, 4);
+    const Tensor partial = Tensor::uninitialized({pieces.count, 2, channels}, DType::f32, Device::cuda);
     const Backward<T> o{device_data<T>(dx),
                         partial.data(),
                         device_data<T>(dy),
@@ -166,18 +170,17 @@ void layer_norm_backward(const Tensor& dx, const Tensor& dgamma, const Tensor& d
                         rows,
                         channels,
                         pieces};
-    const std::int64_t threads = divide_up(channels, 32 * kPack<T>) * 32;
     const LaunchConfig config{blocks(pieces.count), blocks(threads)};
     if (channels % kPack<T> != 0 || threads > 1024 || !aligned(o.dx, o.dy, o.x, o.gamma, o.dresidual))
       launch(layer_norm_backward_any_kernel<T>, {blocks(pieces.count), kAnyThreads}, o);
-    else if (threads <= 256)
-      launch(layer_norm_backward_kernel<T, 256, 4>, config, o);
+    else if (threads <= kNarrow)
+      launch(layer_norm_backward_kernel<T, kNarrow, kRows>, config, o);
     else if (threads <= 512)
       launch(layer_norm_backward_kernel<T, 512, 2>, config, o);
     else
       launch(layer_norm_backward_kernel<T, 1024, 1>, config, o);
+    add_pieces(dgamma.data(), device_data<float>(dbeta), partial.data(), channels, pieces.count);
   });
-  add_pieces(dgamma.data(), device_data<float>(dbeta), partial.data(), channels, pieces.count);
 }
 
 }  // namespace llm::cuda
