@@ -1,5 +1,5 @@
 # The CUDA compiler, for the preset `cuda`. Architectures: A100 and H100, and B200 where nvcc knows it, unless others are
-# asked for, as in -DCMAKE_CUDA_ARCHITECTURES=native.
+# asked for, as in -DCMAKE_CUDA_ARCHITECTURES=native or, in the environment, CUDAARCHS=90a.
 if(NOT DEFINED CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
   find_program(nvcc nvcc HINTS /usr/local/cuda/bin /opt/cuda/bin NO_CACHE)
   if(NOT nvcc)
@@ -7,7 +7,7 @@ if(NOT DEFINED CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
   endif()
   set(CMAKE_CUDA_COMPILER ${nvcc})
 endif()
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
   set(CMAKE_CUDA_ARCHITECTURES 80;90a)
   set(llm_architectures_by_default ON)
 endif()
