@@ -93,7 +93,7 @@ class DataProgram : public ::testing::Test {
     std::ofstream(folder / name, std::ios::binary) << content;
   }
 
-  const std::string program = std::string(LLM_BIN_DIR) + "/ch01_data";
+  const std::string program = fs::absolute(std::string(LLM_BIN_DIR) + "/ch01_data").string();
   fs::path folder;
 };
 

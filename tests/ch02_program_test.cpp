@@ -49,7 +49,7 @@ class TokenizerProgram : public testing::Test {
   /// Runs `ch02_tokenizer arguments...` in the folder; with `file_limit`, no file may grow beyond so many
   /// bytes.
   Outcome run(const std::vector<std::string>& arguments, rlim_t file_limit = 0) const {
-    const std::string program = (fs::path(LLM_BIN_DIR) / "ch02_tokenizer").string();
+    const std::string program = fs::absolute(fs::path(LLM_BIN_DIR) / "ch02_tokenizer").string();
     const fs::path out = folder / ".out", error = folder / ".error";
     const pid_t child = fork();
     if (child == 0) {
