@@ -1,5 +1,6 @@
 // The matrix product and linear layers of chapter 3: against plain sums, against PyTorch's numbers, at all
 // sizes, with wrong arguments.
+#include "common/ops/measuring.h"
 #include "tests/ops_helpers.h"
 
 namespace llm {
@@ -109,6 +110,21 @@ TEST(Gemm, LeavesWhatIsBetweenTheRowsAlone) {
 TEST(Gemm, SaysWhoComputes) {
   EXPECT_FALSE(describe_gemm(Device::cpu).empty());
   EXPECT_FALSE(describe_gemm(Device::cuda).empty());
+}
+
+TEST(Measuring, ComputesWithNumbersThatRepeat) {
+  constexpr std::int64_t kSome = 1 << 20;
+  for (const Device device : {Device::cpu, Device::cuda})
+    for (const std::int64_t count : {std::int64_t{0}, std::int64_t{7}, kSome, 2 * kSome + 5}) {
+      const Tensor t = normals_for_measuring({count}, DType::f32, device).to(Device::cpu);
+      double squares = 0;
+      for (std::int64_t i = 0; i < count; ++i) {
+        ASSERT_EQ(t.data()[i], t.data()[i % kSome]) << i;
+        squares += static_cast<double>(t.data()[i]) * t.data()[i];
+      }
+      if (count < kSome) continue;
+      EXPECT_NEAR(squares / static_cast<double>(count), 1, 0.01);  // 7 standard errors
+    }
 }
 
 TEST(Linear, AgreesWithPyTorch) {
