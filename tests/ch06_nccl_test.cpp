@@ -58,8 +58,6 @@ TEST(Nccl, PollsWhatIsInProgress) {
                        conformance::operations(c, 7, DType::f32, Device::cuda);
                        c.split(0, c.rank(), "again")->all_reduce(on_device(3)).wait();
                        nccl_stub::faults() = {};
-                       EXPECT_EQ(cudaGetLastError(),
-                                 cudaSuccess);  // the next launch would take it for its own
                      }),
             "nothing");
 }
@@ -113,7 +111,10 @@ TEST(Nccl, HasADeadlineForWhatHangs) {
       nccl_stub::faults().calls_until_fault = 0;
       nccl_stub::faults().error = ncclInProgress;
     }
-    c.all_reduce(on_device(5)).wait();
+    Work work = c.all_reduce(on_device(5));
+    EXPECT_FALSE(work.done());
+    EXPECT_EQ(cudaGetLastError(), cudaSuccess);  // "not yet": the next launch would take it for its own
+    work.wait();
   });
   // From whichever of the two tells the other first.
   EXPECT_TRUE(failure.ends_with("all_reduce #1 of 5 f32 on 'world' has waited 0.3 s for another rank"))
