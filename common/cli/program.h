@@ -21,7 +21,6 @@
 #include <filesystem>
 #include <functional>
 #include <string>
-#include <vector>
 
 #include "common/core/device.h"
 

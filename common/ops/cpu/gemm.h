@@ -1,5 +1,5 @@
-// A matrix product as the kernels ask for it. One of gemm_builtin.cpp, gemm_blas.cpp and gemm_eigen.cpp
-// computes it: CMake's LLM_BLAS says which.
+// A matrix product as the kernels ask for it. One of gemm_builtin.cpp, gemm_eigen.cpp, gemm_onednn.cpp and
+// gemm_openblas.cpp computes it: CMake's LLM_BLAS says which.
 #pragma once
 
 #include <string>

@@ -156,8 +156,9 @@ void layer_norm_backward(const Tensor& dx, const Tensor& dgamma, const Tensor& d
     const std::int64_t threads = divide_up(channels, 32 * kPack<T>) * 32;
     // A pack of bf16 is 8 columns, which fill the registers. Of narrow rows many blocks with one row at a
     // time then do better than few with four (32768 rows of 768 on an H100: 85 against 96 microseconds).
-    constexpr int kNarrow = 256, kRows = kPack < T >> 4 ? 1 : 4;
-    const Pieces pieces = cut_rows(rows, kRows == 1 && threads <= kNarrow ? 1056 : 512, 4);
+    constexpr bool kBf16 = kPack<T> == 8;
+    constexpr int kNarrow = 256, kRows = kBf16 ? 1 : 4;
+    const Pieces pieces = cut_rows(rows, kBf16 && threads <= kNarrow ? 1056 : 512, 4);
     const Tensor partial = Tensor::uninitialized({pieces.count, 2, channels}, DType::f32, Device::cuda);
     const Backward<T> o{device_data<T>(dx),
                         partial.data(),
