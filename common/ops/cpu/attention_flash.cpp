@@ -31,17 +31,20 @@ Index round_up(Index n, Index multiple) {
 
 thread_local Scratch scratch;
 
+/// The `count` <= 16 numbers at `from`, zeros behind them, and back.
+[[gnu::always_inline]] inline Vec load_up_to(const float* from, Index count) {
+  return count >= kLanes ? load(from) : load_part(from, count);
+}
+[[gnu::always_inline]] inline void store_up_to(float* to, const Vec& v, Index count) {
+  count >= kLanes ? store(to, v) : store_part(to, v, count);
+}
+
 /// (T, D) with `stride` between rows -> (padded T, padded D) times `scale`, zeros around.
 void pack_rows(float* to, const float* from, Index stride, Index time, Index size, Index padded_time,
                Index padded_size, float scale) {
-  for (Index t = 0; t < time; ++t) {
-    float* row = to + t * padded_size;
-    const float* source = from + t * stride;
-#pragma GCC ivdep
-    for (Index d = 0; d < size; ++d) row[d] = source[d] * scale;
-    for (Index d = size; d < padded_size; ++d) row[d] = 0;
-  }
-  std::fill(to + time * padded_size, to + padded_time * padded_size, 0.0F);
+  for (Index t = 0; t < time; ++t, to += padded_size, from += stride)
+    for (Index d = 0; d < size; d += kLanes) store(to + d, load_up_to(from + d, size - d) * scale);
+  std::fill(to, to + (padded_time - time) * padded_size, 0.0F);
 }
 
 /// (T, D) with `stride` between rows -> blocks of 64 positions, each (D, 64).
@@ -54,9 +57,21 @@ void pack_columns(float* to, const float* from, Index stride, Index time, Index 
 /// Rows of (padded T, padded D) back into (T, D) with `stride` between rows, times `scale`.
 void unpack_rows(float* to, Index stride, const float* from, Index time, Index size, Index padded_size,
                  float scale) {
-  for (Index t = 0; t < time; ++t)
-#pragma GCC ivdep
-    for (Index d = 0; d < size; ++d) to[t * stride + d] = from[t * padded_size + d] * scale;
+  for (Index t = 0; t < time; ++t, to += stride, from += padded_size)
+    for (Index d = 0; d < size; d += kLanes) store_up_to(to + d, load(from + d) * scale, size - d);
+}
+
+/// delta (padded T) = y . dy, row by row, where y (T, D) has `stride` between rows and dy is packed.
+void row_dots(float* delta, const float* y, Index stride, const float* dy, Index time, Index size,
+              Index padded_size) {
+  for (Index first = 0; first < time; first += kLanes) {
+    Vec row[kLanes] = {};
+    for (Index r = 0; r < std::min(kLanes, time - first); ++r)
+      for (Index d = 0; d < size; d += kLanes)
+        row[r] +=
+            load_up_to(y + (first + r) * stride + d, size - d) * load(dy + (first + r) * padded_size + d);
+    store(delta + first, reduce_rows(row, [](const Vec& a, const Vec& b) { return a + b; }));
+  }
 }
 
 /// What every block of one head needs.
@@ -86,10 +101,10 @@ struct Block {
 
   /// Whether the mask cuts through it: then keys after a strip's last query are left out, ...
   bool diagonal() const { return key == query; }
-  /// ... to whole vectors: how many of the keys the eight queries from `strip` on are multiplied with.
-  Index visible(Index strip) const {
-    return diagonal() ? std::min(keys, round_up(strip + kStrip, kLanes)) : keys;
-  }
+  /// ... so many of the keys have a weight for one of the eight queries from `strip` on, ...
+  Index weighted(Index strip) const { return diagonal() ? std::min(keys, strip + kStrip) : keys; }
+  /// ... and so many, to whole vectors, have a score.
+  Index visible(Index strip) const { return round_up(weighted(strip), kLanes); }
   Index visible_to(Index query_of_block) const { return visible(query_of_block / kStrip * kStrip); }
   /// The first query that sees the eight keys from `strip` on.
   Index first_query(Index strip) const { return diagonal() ? strip : 0; }
@@ -199,21 +214,21 @@ void forward_head(float* y, float* lse, const float* qkv, const Head& head, cons
           for (Index j = 0; j < count; ++j) weights[i * kBlock + j] *= mask[j];
         }
       for (Index strip = 0; strip < block.queries; strip += kStrip) {  // (8, keys) (keys, D)
-        if (key == 0) fetch_qkv_ahead<false>(qkv, channels, query + strip, next);
+        if (key == 0) {
+          fetch_qkv_ahead<false>(qkv, channels, query + strip, next);
+          fetch_ahead<true>(y + head.y, channels, query + strip, head);
+        }
         strip_product(out + strip * size, size, weights + strip * kBlock, kBlock, 1, v + key * size, size,
-                      size, block.visible(strip), key > 0);
+                      size, block.weighted(strip), key > 0);
       }
     }
     const Index real = std::min(kBlock, head.time - query);
     using Array = Eigen::Array<float, Eigen::Dynamic, 1>;
     Eigen::Map<Array>(lse + head.row + query, real) =
         Eigen::Map<const Array>(maximum, real) + Eigen::Map<const Array>(total, real).log();
-    for (Index i = 0; i < real; ++i) {
-      float* to = y + head.y + (query + i) * channels;
-      const float over = 1.0F / total[i];
-#pragma GCC ivdep
-      for (Index d = 0; d < head.size; ++d) to[d] = out[i * size + d] * over;
-    }
+    for (Index i = 0; i < real; ++i)
+      unpack_rows(y + head.y + (query + i) * channels, channels, out + i * size, 1, head.size, size,
+                  1.0F / total[i]);
   }
 }
 
@@ -265,15 +280,7 @@ void backward_head(float* dqkv, const float* dy, const float* y, const float* ls
   pack_columns(k_columns, from + channels, 3 * channels, head.time, head.size);
   pack_columns(v_columns, from + 2 * channels, 3 * channels, head.time, head.size);
   pack_rows(dout, dy + head.y, channels, head.time, head.size, head.padded_time, size, 1);
-  std::fill_n(delta, head.padded_time, 0.0F);
-  for (Index t = 0; t < head.time; ++t) {
-    const float* out = y + head.y + t * channels;
-    Vec dot = {};
-    Index d = 0;
-    for (; d + kLanes <= head.size; d += kLanes) dot += load(out + d) * load(dout + t * size + d);
-    if (d < head.size) dot += load_part(out + d, head.size - d) * load(dout + t * size + d);
-    delta[t] = sum(dot);
-  }
+  row_dots(delta, y + head.y, channels, dout, head.time, head.size, size);
 
   for (Index key = 0; key < head.time; key += kBlock)
     for (Index query = key; query < head.time; query += kBlock) {
@@ -295,7 +302,7 @@ void backward_head(float* dqkv, const float* dy, const float* y, const float* ls
       for (Index strip = 0; strip < block.queries; strip += kStrip) {
         if (key == 0) fetch_qkv_ahead<true>(dqkv, channels, query + strip, head);
         strip_product(dq + (query + strip) * size, size, ds + strip * kBlock, kBlock, 1, k + key * size, size,
-                      size, block.visible(strip), key > 0);
+                      size, block.weighted(strip), key > 0);
       }
       // dK (8, D) += dS^T (8, queries) Q (queries, D), and dV += (M P)^T dY
       for (Index strip = 0; strip < block.keys; strip += kStrip) {

@@ -41,7 +41,7 @@ constexpr Index kPanel = kTileVectors * kLanes;  // columns of C per inner loop
 constexpr Index kBlockDepth = 384;               // along k
 constexpr Index kPackRows = 8 * kTileRows;       // rows of A packed at a time, if they must be
 constexpr Index kGrainWork = 250'000;            // multiplications worth a part of a loop
-constexpr Index kGrainCopy = 8'192;              // and numbers to be copied
+constexpr Index kGrainCopy = 2'048;              // and numbers to be copied
 constexpr Index kAhead = 16, kLine = 16;         // rows to fetch ahead while copying; floats of a cache line
 
 /// How many elements of B are copied at a time.
@@ -113,15 +113,14 @@ void pack_rows(float* panels, const Strided& b, const Block& block, float alpha,
   for (Index first = begin; first < end; first += kRowsAtOnce)
     for (Index panel = 0; panel < block.columns; panel += kPanel) {
       const Index width = panel_width(block.columns, panel);
-      for (Index p = first; p < std::min(end, first + kRowsAtOnce); ++p) {
-        float* to = panels + panel * block.depth + p * width;
+      const float* from = b.at(first, panel);
+      float* to = panels + panel * block.depth + first * width;
+      for (Index p = first; p < std::min(end, first + kRowsAtOnce); ++p, from += b.row, to += width)
         for (Index j = 0; j < width; j += kLanes) {
           const Index count = block.columns - panel - j;
-          const float* from = b.at(p, panel + j);
-          __builtin_prefetch(from + kAhead * b.row);
-          store(to + j, alpha * (count >= kLanes ? load(from) : load_part(from, count)));
+          __builtin_prefetch(from + kAhead * b.row + j);
+          store(to + j, alpha * (count >= kLanes ? load(from + j) : load_part(from + j, count)));
         }
-      }
     }
 }
 
@@ -141,16 +140,22 @@ void pack_block(float* panels, const Product& o, const Block& block) {
   }
 }
 
-/// Products [begin, end) of rows of A (stored by columns, or fewer than kTileRows) -> strips, each
+/// Products [begin, end) of `rows` rows of A (stored by columns, or fewer than kTileRows) -> strips, each
 /// (depth, kTileRows), zeros beyond the last row. Whole cache lines of a column are used at each visit;
 /// columns lie on different pages, where the processor does not fetch ahead by itself.
-void pack_strips(float* strips, const Strided& a, Index depth, Index rows, Index begin, Index end) {
+///
+/// Where A has `left` >= 8 rows from a strip on, eight numbers are copied instead of six, as one vector: the
+/// next product's overwrite the other two.
+void pack_strips(float* strips, const Strided& a, Index depth, Index rows, Index left, Index begin,
+                 Index end) {
+  constexpr Index kCopied = 8;
+  static_assert(kTileRows <= kCopied);
   for (Index p = begin; p < end; ++p) {
     for (Index i = 0; i < rows; i += kLine) __builtin_prefetch(a.at(i, p + kAhead));
     for (Index i = 0; i < rows; i += kTileRows) {
       float* to = strips + i * depth + p * kTileRows;
-      if (rows - i >= kTileRows) {
-        std::memcpy(to, a.at(i, p), kTileRows * sizeof(float));
+      if (left - i >= kCopied && p + 1 < end) {  // behind the last product is what others have copied
+        std::memcpy(to, a.at(i, p), kCopied * sizeof(float));
       } else {
         for (Index r = 0; r < kTileRows; ++r) to[r] = i + r < rows ? *a.at(i + r, p) : 0;
       }
@@ -171,7 +176,7 @@ const float* packed_strip(const Strided& a, const Block& block, Index all_rows, 
   float* const strips = kept.memory.floats(block.depth * kPackRows);
   if (kept.block != block.number || kept.first != first) {
     pack_strips(strips, {a.at(first, block.k), a.row, a.column}, block.depth,
-                std::min(kPackRows, all_rows - first), 0, block.depth);
+                std::min(kPackRows, all_rows - first), all_rows - first, 0, block.depth);
     kept.block = block.number;
     kept.first = first;
   }
@@ -321,7 +326,8 @@ void multiply_blocks_of_a(const Product& o) {
     do {
       block.depth = std::min(depth, o.k - block.k);
       parallel_for(block.depth, 1 + kGrainCopy / rows, [&](Index begin, Index end) {
-        pack_strips(strips, {o.a + block.k * o.lda + row, 1, o.lda}, block.depth, rows, begin, end);
+        pack_strips(strips, {o.a + block.k * o.lda + row, 1, o.lda}, block.depth, rows, o.m - row, begin,
+                    end);
       });
       parallel_for(divide_up(o.n, kColumnsAtOnce),
                    1 + kGrainWork / (kColumnsAtOnce * rows * (block.depth + 1)),

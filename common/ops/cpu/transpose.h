@@ -1,8 +1,8 @@
-// Sixteen by sixteen numbers transposed within registers: four rounds that exchange halves, quarters, pairs
-// and single lanes between rows. Chapter 3.
+// Rows become columns within registers: in rounds that exchange halves, quarters, pairs and single lanes
+// between rows, so that what stood in sixteen rows meets. Chapter 3.
 #pragma once
 
-#include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "common/ops/cpu/kernels.h"
@@ -65,31 +65,66 @@ template <typename Combine>
   return combine(row[0], row[1]);
 }
 
+// Four by four numbers within 128 bits, for which processors have instructions of their own: of (a0 a1 a2 a3)
+// and (b0 b1 b2 b3), zipped<0> makes (a0 b0 a1 b1) and zipped<2> (a2 b2 a3 b3); paired<0> makes (a0 a1 b0 b1)
+// and paired<2> (a2 a3 b2 b3).
+template <int First>
+[[gnu::always_inline]] inline Part zipped(const Part& a, const Part& b) {
+  IntPart from;
+#pragma GCC unroll 16
+  for (int i = 0; i < kPartLanes; ++i) from[i] = (i & ~3) + First + (i & 3) / 2 + (i & 1) * kPartLanes;
+  return __builtin_shuffle(a, b, from);
+}
+template <int First>
+[[gnu::always_inline]] inline Part paired(const Part& a, const Part& b) {
+  IntPart from;
+#pragma GCC unroll 16
+  for (int i = 0; i < kPartLanes; ++i) from[i] = (i & ~3) + First + (i & 1) + (i & 2) / 2 * kPartLanes;
+  return __builtin_shuffle(a, b, from);
+}
+
+/// As many rows as a part has lanes, transposed: first groups of four lanes change places between rows, then
+/// four rows at a time the numbers within the groups.
+[[gnu::always_inline]] inline void transpose_square(Part (&row)[kPartLanes]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kPartLanes; ++i) {
+    if constexpr (kPartLanes > 8)
+      if (!(i & 8)) exchange_lanes<8>(row[i], row[i + 8]);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kPartLanes; ++i) {
+    if constexpr (kPartLanes > 4)
+      if (!(i & 4)) exchange_lanes<4>(row[i], row[i + 4]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < kPartLanes; i += 4) {
+    const Part low = zipped<0>(row[i], row[i + 1]), high = zipped<2>(row[i], row[i + 1]);
+    const Part next_low = zipped<0>(row[i + 2], row[i + 3]), next_high = zipped<2>(row[i + 2], row[i + 3]);
+    row[i] = paired<0>(low, next_low);
+    row[i + 1] = paired<2>(low, next_low);
+    row[i + 2] = paired<0>(high, next_high);
+    row[i + 3] = paired<2>(high, next_high);
+  }
+}
+
 /// from (rows <= 16, columns), `from_row` floats apart -> to (columns, 16), `to_row` apart; zeros for missing
-/// rows.
+/// rows. In squares that fit the registers.
 inline void transpose_block(float* to, Index to_row, const float* from, Index from_row, Index rows,
                             Index columns) {
-  for (Index c = 0; c < columns; c += kLanes) {
-    const Index width = std::min(kLanes, columns - c);
-    Vec row[kLanes];
-    if (rows == kLanes && width == kLanes) {
+  const Index whole = rows == kLanes ? columns / kPartLanes * kPartLanes : 0;
+  for (Index c = 0; c < whole; c += kPartLanes)
+    for (Index first = 0; first < kLanes; first += kPartLanes) {
+      Part row[kPartLanes];
 #pragma GCC unroll 16
-      for (Index i = 0; i < kLanes; ++i) row[i] = load(from + i * from_row + c);
-    } else {
-      for (Index i = 0; i < kLanes; ++i)
-        row[i] = i < rows ? load_part(from + i * from_row + c, width) : Vec{};
-    }
-    exchange<8>(row);
-    exchange<4>(row);
-    exchange<2>(row);
-    exchange<1>(row);
-    if (width == kLanes) {
+      for (Index i = 0; i < kPartLanes; ++i)
+        std::memcpy(&row[i], from + (first + i) * from_row + c, sizeof row[i]);
+      transpose_square(row);
 #pragma GCC unroll 16
-      for (Index i = 0; i < kLanes; ++i) store(to + (c + i) * to_row, row[i]);
-    } else {
-      for (Index i = 0; i < width; ++i) store(to + (c + i) * to_row, row[i]);
+      for (Index i = 0; i < kPartLanes; ++i)
+        std::memcpy(to + (c + i) * to_row + first, &row[i], sizeof row[i]);
     }
-  }
+  for (Index c = whole; c < columns; ++c)
+    for (Index i = 0; i < kLanes; ++i) to[c * to_row + i] = i < rows ? from[i * from_row + c] : 0;
 }
 
 }  // namespace llm::cpu
