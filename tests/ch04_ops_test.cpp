@@ -128,9 +128,9 @@ TEST(Gelu, AgreesWithPyTorch) {
   gelu_forward(y, x);
   expect_close(y, golden.tensor(0, "y"), "y");
   const Tensor dy = golden.tensor(0, "dy");
-  gelu_backward(dx, dy, x);
+  gelu_backward(dx, dy, x, y);
   expect_close(dx, golden.tensor(0, "dx"), "dx");
-  gelu_backward(dy, dy, x);  // in place
+  gelu_backward(dy, dy, x, y);  // in place
   EXPECT_EQ(std::memcmp(dy.raw(), dx.raw(), dx.bytes()), 0);
 
   // Element by element, so that the large ones do not hide the small: within 4e-6 of the value, wherever that
@@ -148,7 +148,7 @@ TEST(Gelu, KeepsNaNAndInfinity) {
   const Tensor x = Tensor::from(std::span<const float>(values), {3}), y({3}), ones({3}), dx({3});
   ones.fill(1);
   gelu_forward(y, x);
-  gelu_backward(dx, ones, x);
+  gelu_backward(dx, ones, x, y);
   EXPECT_TRUE(std::isnan(y.data()[0]) && std::isnan(dx.data()[0]));
   EXPECT_EQ(y.data()[1], kInfinity);
   EXPECT_EQ(y.data()[2], 3e38F);
@@ -165,7 +165,7 @@ TEST(Elementwise, AddsAndNamesBothSidesOfAMismatch) {
   expect_error("add: b has shape (7, 3), but a has (3, 7)", [&] { add(y, a, Tensor({7, 3})); });
   expect_error("gelu_forward: y has shape (21), but x has (3, 7)", [&] { gelu_forward(Tensor({21}), a); });
   expect_error("gelu_backward: dy has shape (21), but x has (3, 7)",
-               [&] { gelu_backward(y, Tensor({21}), a); });
+               [&] { gelu_backward(y, Tensor({21}), a, y); });
 }
 
 // ---- cross-entropy --------------------------------------------------------------------------------
@@ -376,7 +376,7 @@ TEST(Chapter4, NoBitDependsOnTheNumberOfThreads) {
   expect_same_bits_for_all_thread_counts("gelu and add", [&] {
     const Tensor y(x.shape()), dx(x.shape()), sum(x.shape());
     gelu_forward(y, x);
-    gelu_backward(dx, dy, x);
+    gelu_backward(dx, dy, x, y);
     add(sum, y, dx);
     return std::vector{y, dx, sum};
   });

@@ -246,7 +246,7 @@ void GptStage::backward_block(const BlockParameters& p, const BlockActivations& 
   const Tensor& room = s.all_rows;
   if (dropping) drop(dbranch, s.dstream, options, layer, DropoutPlace::mlp_output);
   linear_back(s.dup, g_backward(dbranch, room), a.gelu, p.down_weight, p.down_bias, options);
-  gelu_backward(s.dup, s.dup, a.up);
+  gelu_backward(s.dup, s.dup, a.up, a.gelu);
   linear_back(part(s.dnorm, room), s.dup, f(a.norm2, s.all_norm_rows), p.up_weight, p.up_bias, options);
   f_backward(s.dnorm, room);
   layer_norm_backward(s.dstream, norm_gradient(p.norm2_weight), norm_gradient(p.norm2_bias), s.dnorm,

@@ -240,13 +240,14 @@ void gelu_forward(const Tensor& y, const Tensor& x) {
   cpu::gelu_forward(y.data(), x.data(), x.numel());
 }
 
-void gelu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x) {
+void gelu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& y) {
   const Checks check{"gelu_backward", "x", x};
   check.tensor("x", x);
   check.same_shape("dx", dx, "x", x);
   check.same_shape("dy", dy, "x", x);
+  check.same_shape("y", y, "x", x);
   if (check.on_cuda()) return cuda::gelu_backward(dx, dy, x);
-  cpu::gelu_backward(dx.data(), dy.data(), x.data(), x.numel());
+  cpu::gelu_backward(dx.data(), dy.data(), x.data(), y.data(), x.numel());
 }
 
 void add(const Tensor& y, const Tensor& a, const Tensor& b) {

@@ -105,8 +105,9 @@ void layer_norm_backward(const Tensor& dx, const Tensor& dgamma, const Tensor& d
 /// GELU, tanh form (Hendrycks and Gimpel 2016, section 2): y = 0.5 x (1 + tanh(sqrt(2/pi)(x + 0.044715
 /// x^3))). May be in place (y == x).
 void gelu_forward(const Tensor& y, const Tensor& x);
-/// dx = dy * gelu'(x). May be in place (dx == dy).
-void gelu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x);
+/// dx = dy * gelu'(x), where y = gelu(x). May be in place (dx == dy). (The CPU finds the slope from x and y
+/// together faster than from x. A GPU, which would take longer to read y, leaves it alone.)
+void gelu_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& y);
 
 /// y = a + b. May be in place (y == a). The residual connection; its backward is a copy or an add.
 void add(const Tensor& y, const Tensor& a, const Tensor& b);

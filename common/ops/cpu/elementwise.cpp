@@ -10,22 +10,25 @@ namespace {
 // A thread is worth waking for at least this many elements.
 constexpr Index kGrain = 16384;
 
-/// The logistic function of 2 sqrt(2/pi) (x + 0.044715 x^3), for the x given. Since
-/// (1 + tanh u) / 2 = 1 / (1 + e^-2u), GELU is x times this, with no difference of nearly equal numbers. |x|
-/// > 10 is taken as 10: there it is 1, or less than 1e-37, and x^3 cannot overflow.
-[[gnu::always_inline]] inline Vec gelu_gate(const Vec& x) {
-  constexpr float kScale = -2 * 0.7978845608028654F;
-  return 1.0F / (1.0F + exp_bounded(x * kScale * (1.0F + 0.044715F * x * x)));
-}
+// With u = sqrt(2/pi) (x + 0.044715 x^3) and s = 1 / (1 + e^-2u) = (1 + tanh u) / 2, GELU is x s: no
+// difference of nearly equal numbers.
+
+/// x / (1 + 2^t), t = -2u log2(e). Beyond its bounds 2^t is 0 or infinity.
 [[gnu::always_inline]] inline Vec gelu(const Vec& x) {
-  return x * gelu_gate(min(max(x, splat(-10)), splat(10)));
+  constexpr float kLinear = -2.3022082F, kCubic = -0.10294324F;  // -2 sqrt(2/pi) log2(e), and 0.044715 of it
+  const Vec t = x * (x * x * kCubic + kLinear);
+  return x / (exp2_bounded(min(max(t, splat(-127)), splat(128))) + 1.0F);
 }
-/// With s the gate: (x s)' = s + x s (1 - s) 2 sqrt(2/pi) (1 + 3 0.044715 x^2).
-[[gnu::always_inline]] inline Vec gelu_slope(const Vec& x) {
-  const Vec near = min(max(x, splat(-10)), splat(10));
-  const Vec gate = gelu_gate(near);
-  return gate +
-         near * gate * (1.0F - gate) * (2 * 0.7978845608028654F) * (1.0F + 3 * 0.044715F * near * near);
+
+/// (x s)' = s + x s (1 - s) 2 sqrt(2/pi) (1 + 3 0.044715 x^2), where s = y / x takes no second exponential.
+/// In float32 s is 1 for x > 10, and 1/2 where x and y may be too small to be divided.
+[[gnu::always_inline]] inline Vec gelu_slope(const Vec& x, const Vec& y) {
+  constexpr float kConstant = 1.5957691F, kSquare = 0.21406445F;  // 2 sqrt(2/pi), and 3 0.044715 of it
+  const Vec x2 = min(x * x, splat(100));
+  const Vec ratio = y / x;
+  const Vec gate = from_parts([&](int i) { return x2.part[i] < 1e-30F ? splat_part(0.5F) : ratio.part[i]; });
+  const Vec slope = y * (1.0F - gate) * (x2 * kSquare + kConstant) + gate;
+  return from_parts([&](int i) { return x.part[i] > 10.0F ? splat_part(1) : slope.part[i]; });
 }
 
 }  // namespace
@@ -38,12 +41,12 @@ void gelu_forward(float* y, const float* x, Index count) {
   });
 }
 
-void gelu_backward(float* dx, const float* dy, const float* x, Index count) {
+void gelu_backward(float* dx, const float* dy, const float* x, const float* y, Index count) {
   parallel_for(count, kGrain, [=](Index begin, Index end) {
     Index i = begin;
-    for (; i + kLanes <= end; i += kLanes) store(dx + i, load(dy + i) * gelu_slope(load(x + i)));
+    for (; i + kLanes <= end; i += kLanes) store(dx + i, load(dy + i) * gelu_slope(load(x + i), load(y + i)));
     if (i < end) {
-      const Vec slope = gelu_slope(load_part(x + i, end - i));
+      const Vec slope = gelu_slope(load_part(x + i, end - i), load_part(y + i, end - i));
       store_part(dx + i, load_part(dy + i, end - i) * slope, end - i);
     }
   });

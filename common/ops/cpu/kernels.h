@@ -40,7 +40,7 @@ void layer_norm_backward(float* dx, float* dgamma, float* dbeta, const float* dy
 
 // elementwise.cpp
 void gelu_forward(float* y, const float* x, Index count);
-void gelu_backward(float* dx, const float* dy, const float* x, Index count);
+void gelu_backward(float* dx, const float* dy, const float* x, const float* y, Index count);
 void add(float* y, const float* a, const float* b, Index count);
 void cast(BFloat16* y, const float* x, Index count);
 void cast(float* y, const BFloat16* x, Index count);

@@ -145,24 +145,40 @@ inline float largest(const Vec& v) {
   return reduce_lanes(v, [](float a, float b) { return a < b ? b : a; });
 }
 
-/// e^x for -87.3 <= x <= 88.3 (or NaN), within 2 units in the last place.
+// Adding it to a number of at most 2^22 rounds to an integer, which then stands in the low bits.
+constexpr float kRound = 12582912.0F;  // 1.5 * 2^23
+
+/// 2^n 2^f for |f| <= 1/2 and n + kRound in `shifted`, -127 <= n <= 128 (the first gives 0, the last
+/// infinity).
 ///
-/// x = n ln 2 + r with |r| <= ln(2) / 2; e^x = 2^n e^r. ln 2 is split in two so that n ln 2 is exact to
-/// 2^-40; e^r is a polynomial whose coefficients minimise the largest relative error on the interval (3e-9;
-/// the first two are exactly 1, the others found by reweighted least squares); 2^n is made of exponent bits.
-[[gnu::always_inline]] inline Vec exp_bounded(const Vec& x) {
-  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  const Vec shifted = x * 1.44269504F + kRound;
-  const Vec n = shifted - kRound;
-  const Vec r = (x - n * 0.693359375F) - n * -2.12194440e-4F;
-  Vec p = r * 1.3814539e-3F + 8.368745e-3F;
-  p = p * r + 4.166839e-2F;
-  p = p * r + 1.6666521e-1F;
-  p = p * r + 4.9999994e-1F;
-  p = (p * r) * r + r + 1.0F;
-  return p * from_parts([&](int i) {  // the low bits of `shifted` hold n; kRound's own shift out
+/// 2^f is a polynomial whose coefficients minimise the largest relative error on the interval (2e-9; the
+/// first is exactly 1, the others found by reweighted least squares). Its terms are added in pairs (Estrin
+/// 1960): a chain of four fused multiply-adds where Horner's rule has six. 2^n is made of exponent bits.
+[[gnu::always_inline]] inline Vec exp2_of_parts(const Vec& shifted, const Vec& f) {
+  const Vec f2 = f * f;
+  const Vec low = f * 0.6931472F + 1.0F;
+  const Vec middle = f * 0.055503324F + 0.24022648F;
+  const Vec high = (f * 0.0013398874F + 0.009618437F) + f2 * 0.00015353362F;
+  const Vec power = low + f2 * (middle + f2 * high);
+  return power * from_parts([&](int i) {  // kRound's own bits shift out
            return std::bit_cast<Part>((std::bit_cast<IntPart>(shifted.part[i]) << 23) + (127 << 23));
          });
+}
+
+/// 2^x for -127 <= x <= 128 (or NaN), within 2 units in the last place; 0 and infinity at the two ends.
+[[gnu::always_inline]] inline Vec exp2_bounded(const Vec& x) {
+  const Vec shifted = x + kRound;
+  return exp2_of_parts(shifted, x - (shifted - kRound));
+}
+
+/// e^x for -87.3 <= x <= 88.3 (or NaN), within 2 units in the last place: x = n ln 2 + r, and e^r = 2^f. ln 2
+/// is split in two so that n ln 2 is exact to 2^-40.
+[[gnu::always_inline]] inline Vec exp_bounded(const Vec& x) {
+  constexpr float kLog2e = 1.44269504F;
+  const Vec shifted = x * kLog2e + kRound;
+  const Vec n = shifted - kRound;
+  const Vec r = (x - n * 0.693359375F) - n * -2.12194440e-4F;
+  return exp2_of_parts(shifted, r * kLog2e);
 }
 
 /// e^x for x <= 0, as softmax needs it: 0 below -87.3 (no denormals), NaN stays NaN.
