@@ -171,8 +171,8 @@ inline void expect_same_bits(const Outcome& a, const Outcome& b) {
   }
 }
 
-/// Sums in another order: roundings of 6e-8, some per layer, which a few Adam steps pass on. (Adam's first steps
-/// move a parameter by the learning rate however small its gradient is, rounding and all.)
+/// Sums in another order: roundings of 6e-8, some per layer, which a few Adam steps pass on. (Adam's first
+/// steps move a parameter by the learning rate however small its gradient is, rounding and all.)
 inline void expect_close_runs(const Outcome& a, const Outcome& b, double bound = 3e-5) {
   ASSERT_EQ(a.losses.size(), b.losses.size());
   EXPECT_EQ(a.trained, b.trained);

@@ -87,7 +87,8 @@ TEST(CudaExtremes, GeluTakesAllNumbers) {
   const Tensor device_y = zeros(x.shape()), device_dx = zeros(x.shape());
   gelu_forward(device_y, on_cuda(x));
   gelu_backward(device_dx, on_cuda(ones), on_cuda(x), device_y);
-  // Below zero e^-2u amplifies the rounding of u, by 2 u 2^-24: 1e-6 at -5, for each of a formula's roundings.
+  // Below zero e^-2u amplifies the rounding of u, by 2 u 2^-24: 1e-6 at -5, for each of a formula's
+  // roundings.
   expect_same("y", device_y, y, 4e-6, 1e-20);
   expect_same("dx", device_dx, dx, 4e-6, 1e-20);
 }
