@@ -31,14 +31,6 @@ Index round_up(Index n, Index multiple) {
 
 thread_local Scratch scratch;
 
-/// The `count` <= 16 numbers at `from`, zeros behind them, and back.
-[[gnu::always_inline]] inline Vec load_up_to(const float* from, Index count) {
-  return count >= kLanes ? load(from) : load_part(from, count);
-}
-[[gnu::always_inline]] inline void store_up_to(float* to, const Vec& v, Index count) {
-  count >= kLanes ? store(to, v) : store_part(to, v, count);
-}
-
 /// (T, D) with `stride` between rows -> (padded T, padded D) times `scale`, zeros around.
 void pack_rows(float* to, const float* from, Index stride, Index time, Index size, Index padded_time,
                Index padded_size, float scale) {

@@ -119,7 +119,7 @@ void pack_rows(float* panels, const Strided& b, const Block& block, float alpha,
         for (Index j = 0; j < width; j += kLanes) {
           const Index count = block.columns - panel - j;
           __builtin_prefetch(from + kAhead * b.row + j);
-          store(to + j, alpha * (count >= kLanes ? load(from + j) : load_part(from + j, count)));
+          store(to + j, alpha * load_up_to(from + j, count));
         }
     }
 }

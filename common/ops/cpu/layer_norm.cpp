@@ -29,15 +29,6 @@ inline float row_sum(Index count, const F& f) {
   for (; c < count; c += kLanes) total[0] += f(c, std::min(kLanes, count - c));
   return sum(total[0] + total[1]);
 }
-inline Vec take(const float* p, Index count) {
-  return count == kLanes ? load(p) : load_part(p, count);
-}
-inline void put(float* p, const Vec& v, Index count) {
-  if (count == kLanes)
-    store(p, v);
-  else
-    store_part(p, v, count);
-}
 
 }  // namespace
 
@@ -47,8 +38,8 @@ void layer_norm_forward(float* y, float* mean, float* rstd, const float* x, cons
     for (Index row = begin; row < end; ++row) {
       const float* in = x + row * channels;
       float* out = y + row * channels;
-      const float m =
-          row_sum(channels, [&](Index c, Index n) { return take(in + c, n); }) / static_cast<float>(channels);
+      const float m = row_sum(channels, [&](Index c, Index n) { return load_up_to(in + c, n); }) /
+                      static_cast<float>(channels);
       const float variance = row_sum(channels,
                                      [&](Index c, Index n) {
                                        // The lanes past the end hold m, so that they add (m - m)^2.
@@ -106,27 +97,29 @@ void layer_norm_backward(float* dx, float* dgamma, float* dbeta, const float* dy
       const float m = mean[row];
       const float r = rstd[row];
       const float over = 1.0F / static_cast<float>(channels);
-      const float mean_g =
-          over * row_sum(channels, [&](Index c, Index n) { return take(grad + c, n) * take(gamma + c, n); });
-      const float mean_gn = over * row_sum(channels, [&](Index c, Index n) {
-                              return take(grad + c, n) * take(gamma + c, n) * ((take(in + c, n) - m) * r);
-                            });
+      const float mean_g = over * row_sum(channels, [&](Index c, Index n) {
+                             return load_up_to(grad + c, n) * load_up_to(gamma + c, n);
+                           });
+      const float mean_gn =
+          over * row_sum(channels, [&](Index c, Index n) {
+            return load_up_to(grad + c, n) * load_up_to(gamma + c, n) * ((load_up_to(in + c, n) - m) * r);
+          });
       float* out = dx + row * channels;
       const float* residual = dresidual ? dresidual + row * channels : nullptr;
       for (Index c = 0; c < channels; c += kLanes) {
         const Index n = std::min(kLanes, channels - c);
-        const Vec normal = (take(in + c, n) - m) * r;
-        const Vec up = take(grad + c, n), factor = take(gamma + c, n);
-        put(piece_dgamma + c, take(piece_dgamma + c, n) + up * normal, n);
-        if (dbeta) put(piece_dbeta + c, take(piece_dbeta + c, n) + up, n);
+        const Vec normal = (load_up_to(in + c, n) - m) * r;
+        const Vec up = load_up_to(grad + c, n), factor = load_up_to(gamma + c, n);
+        store_up_to(piece_dgamma + c, load_up_to(piece_dgamma + c, n) + up * normal, n);
+        if (dbeta) store_up_to(piece_dbeta + c, load_up_to(piece_dbeta + c, n) + up, n);
         const auto down = [&](int i) {
           return r * (up.part[i] * factor.part[i] - mean_g - normal.part[i] * mean_gn);
         };
         if (residual) {
-          const Vec rest = take(residual + c, n);
-          put(out + c, from_parts([&](int i) { return rest.part[i] + down(i); }), n);
+          const Vec rest = load_up_to(residual + c, n);
+          store_up_to(out + c, from_parts([&](int i) { return rest.part[i] + down(i); }), n);
         } else {
-          put(out + c, from_parts(down), n);
+          store_up_to(out + c, from_parts(down), n);
         }
       }
     }

@@ -27,7 +27,7 @@ void linear_backward(float* dx, float* dw, float* db, const float* dy, const flo
         Vec total = load_part(db + o, count);
         for (Index i = row; i < std::min(rows, row + kRows); ++i) {
           const float* from = dy + i * out + o;
-          total += count == kLanes ? load(from) : load_part(from, count);
+          total += load_up_to(from, count);
         }
         store_part(db + o, total, count);
       }

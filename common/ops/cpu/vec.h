@@ -108,6 +108,14 @@ inline void store_part(float* p, const Vec& v, std::int64_t count) {
   std::memcpy(p, &v, static_cast<std::size_t>(count) * sizeof(float));
 }
 
+/// All sixteen lanes, or the first `count` where a row ends before: zeros in the others.
+[[gnu::always_inline]] inline Vec load_up_to(const float* p, std::int64_t count) {
+  return count >= kLanes ? load(p) : load_part(p, count);
+}
+[[gnu::always_inline]] inline void store_up_to(float* p, const Vec& v, std::int64_t count) {
+  count >= kLanes ? store(p, v) : store_part(p, v, count);
+}
+
 /// Lane by lane; a NaN in `a` stays.
 [[gnu::always_inline]] inline Vec max(const Vec& a, const Vec& b) {
   return from_parts([&](int i) { return a.part[i] < b.part[i] ? b.part[i] : a.part[i]; });
