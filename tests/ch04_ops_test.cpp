@@ -166,6 +166,8 @@ TEST(Elementwise, AddsAndNamesBothSidesOfAMismatch) {
   expect_error("gelu_forward: y has shape (21), but x has (3, 7)", [&] { gelu_forward(Tensor({21}), a); });
   expect_error("gelu_backward: dy has shape (21), but x has (3, 7)",
                [&] { gelu_backward(y, Tensor({21}), a, y); });
+  expect_error("gelu_backward: y has shape (21), but x has (3, 7)",
+               [&] { gelu_backward(y, a, a, Tensor({21})); });
 }
 
 // ---- cross-entropy --------------------------------------------------------------------------------

@@ -35,19 +35,16 @@ constexpr Index kGrain = 16384;
 
 void gelu_forward(float* y, const float* x, Index count) {
   parallel_for(count, kGrain, [=](Index begin, Index end) {
-    Index i = begin;
-    for (; i + kLanes <= end; i += kLanes) store(y + i, gelu(load(x + i)));
-    if (i < end) store_part(y + i, gelu(load_part(x + i, end - i)), end - i);
+    for (Index i = begin; i < end; i += kLanes) store_up_to(y + i, gelu(load_up_to(x + i, end - i)), end - i);
   });
 }
 
 void gelu_backward(float* dx, const float* dy, const float* x, const float* y, Index count) {
   parallel_for(count, kGrain, [=](Index begin, Index end) {
-    Index i = begin;
-    for (; i + kLanes <= end; i += kLanes) store(dx + i, load(dy + i) * gelu_slope(load(x + i), load(y + i)));
-    if (i < end) {
-      const Vec slope = gelu_slope(load_part(x + i, end - i), load_part(y + i, end - i));
-      store_part(dx + i, load_part(dy + i, end - i) * slope, end - i);
+    for (Index i = begin; i < end; i += kLanes) {
+      const Index left = end - i;
+      const Vec slope = gelu_slope(load_up_to(x + i, left), load_up_to(y + i, left));
+      store_up_to(dx + i, load_up_to(dy + i, left) * slope, left);
     }
   });
 }

@@ -48,7 +48,7 @@ template <int Step>
 }
 
 /// Lane i of the result is the sum of the lanes of row[i] (or their maximum, or whatever `combine` does to
-/// two): the rounds of the transposition, each followed by adding what has met. Fifteen additions for sixteen
+/// two): the rounds of a transposition, each followed by adding what has met. Fifteen additions for sixteen
 /// rows.
 template <typename Combine>
 [[gnu::always_inline]] inline Vec reduce_rows(Vec (&row)[kLanes], const Combine& combine) {
