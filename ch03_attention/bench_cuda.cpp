@@ -18,7 +18,6 @@ using benchmark::Counter;
 using benchmark::State;
 
 constexpr std::int64_t kBatch = 8, kHeads = 12;
-constexpr int kCalls = 10;
 
 /// What a variant works on.
 struct Case {
@@ -42,7 +41,7 @@ struct Case {
 /// Times `call`, which makes `products` products over the scores.
 template <typename Call>
 void measure(State& state, double products, const Call& call) {
-  const double each = cuda::measure_calls(state, kCalls, call);
+  const double each = cuda::measure_calls(state, call);
   const double time = static_cast<double>(state.range(0)), size = static_cast<double>(state.range(1));
   const double scores = 0.5 * kBatch * kHeads * time * time;
   state.counters["TFLOP/s"] = 2 * products * size * scores / each * 1e-12;
@@ -95,12 +94,12 @@ void decode(State& state, DType dtype) {
 void short_sizes(benchmark::internal::Benchmark* b) {
   for (const int size : {64, 128})
     for (const int time : {1024, 2048}) b->Args({time, size});
-  b->UseManualTime()->Unit(benchmark::kMicrosecond);
+  cuda::by_measured_calls(b);
 }
 void sizes(benchmark::internal::Benchmark* b) {
   for (const int size : {64, 128})
     for (const int time : {1024, 2048, 4096, 8192}) b->Args({time, size});
-  b->UseManualTime()->Unit(benchmark::kMicrosecond);
+  cuda::by_measured_calls(b);
 }
 
 const bool registered = [] {

@@ -52,19 +52,17 @@ DType dtype_of_state(const State& state) {
   return state.range(0) == 0 ? DType::f32 : DType::bf16;
 }
 
-constexpr int kCalls = 20;
-
 /// Times `call`, whose floor is `bytes`.
 template <typename F>
 void measure_bytes(State& state, double bytes, const F& call) {
-  const double rate = bytes / cuda::measure_calls(state, kCalls, call);
+  const double rate = bytes / cuda::measure_calls(state, call);
   state.counters["bytes/s"] = Counter(rate, Counter::kDefaults, Counter::kIs1000);
   state.counters["of copy"] = rate / copy_rate();
   state.SetLabel(name(dtype_of_state(state)).data());
 }
 template <typename F>
 void measure_operations(State& state, double operations, const F& call) {
-  const double each = cuda::measure_calls(state, kCalls, call);
+  const double each = cuda::measure_calls(state, call);
   state.counters["FLOP/s"] = Counter(operations / each, Counter::kDefaults, Counter::kIs1000);
   state.SetLabel(name(dtype_of_state(state)).data());
 }
@@ -290,11 +288,7 @@ const bool registered = [] {
       {"cuda_linear_cross_entropy", cuda_linear_cross_entropy},
   };
   for (const auto& [label, function] : all)
-    benchmark::RegisterBenchmark(label, function)
-        ->Arg(0)
-        ->Arg(1)
-        ->UseManualTime()
-        ->Unit(benchmark::kMicrosecond);
+    benchmark::RegisterBenchmark(label, function)->Arg(0)->Arg(1)->Apply(cuda::by_measured_calls);
   return true;
 }();
 

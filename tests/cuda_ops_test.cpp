@@ -237,17 +237,18 @@ TEST(CudaCrossEntropy, AgreesWithTheCpu) {
 }
 
 TEST(CudaCrossEntropy, FusedWithTheHeadAgreesWithTheCpu) {
-  // In blocks of 7 rows, so that the last is incomplete; 20 rows at once; and through ops.h.
-  for (const std::int64_t rows_at_a_time : {7, 20, 0}) {
-    const Call call = [&](const Place& at) {
-      constexpr std::int64_t kTokens = 20, kChannels = 24, kVocabulary = 53;
-      const Tensor x = at(normal({kTokens, kChannels}, 1)), w = at(normal({kVocabulary, kChannels}, 2, 0.5F));
-      const Tensor targets = at(some_targets(kTokens, kVocabulary));
+  // In blocks of 7 rows, so that the last is incomplete; 20 rows at once; and through ops.h. Vocabularies of
+  // less than 8, of none too many for 8 and for 64, and odd ones.
+  const auto test = [](std::int64_t rows_at_a_time, std::int64_t vocabulary) {
+    const Call call = [=](const Place& at) {
+      constexpr std::int64_t kTokens = 20, kChannels = 24;
+      const Tensor x = at(normal({kTokens, kChannels}, 1)), w = at(normal({vocabulary, kChannels}, 2, 0.5F));
+      const Tensor targets = at(some_targets(kTokens, vocabulary));
       const Tensor losses = at.f32_output({kTokens}), alone = at.f32_output({kTokens});
-      const Tensor dx = at.output({kTokens, kChannels}), dw = at.f32(normal({kVocabulary, kChannels}, 3));
+      const Tensor dx = at.output({kTokens, kChannels}), dw = at.f32(normal({vocabulary, kChannels}, 3));
       if (rows_at_a_time > 0 && at.device == Device::cuda)
         cuda::linear_cross_entropy(losses, dx, dw, x, w, targets, 0.5F, Tensor(),
-                                   rows_at_a_time * kVocabulary);
+                                   rows_at_a_time * (vocabulary + 63) / 64 * 64);
       else
         linear_cross_entropy(losses, dx, dw, x, w, targets, 0.5F);
       linear_cross_entropy_forward(alone, x, w, targets);
@@ -258,8 +259,10 @@ TEST(CudaCrossEntropy, FusedWithTheHeadAgreesWithTheCpu) {
                                  {"dx", dx, 5e-6, 4 * kBf16},
                                  {"dw", dw, 5e-6, 2 * kBf16}};
     };
-    expect_like_cpu(fmt::format("{} rows at a time", rows_at_a_time), call, 2);
-  }
+    expect_like_cpu(fmt::format("{} rows at a time, V {}", rows_at_a_time, vocabulary), call, 2);
+  };
+  for (const std::int64_t rows_at_a_time : {7, 20, 0}) test(rows_at_a_time, 53);
+  for (const std::int64_t vocabulary : {5, 64, 72, 129}) test(7, vocabulary);
 }
 
 // ---- embedding ------------------------------------------------------------------------------------

@@ -63,8 +63,8 @@ void cross_entropy_backward(const Tensor& dlogits, const Tensor& logits, const T
 /// Both at once; dlogits may be logits (in place).
 void cross_entropy(const Tensor& losses, const Tensor& dlogits, const Tensor& logits, const Tensor& targets,
                    float scale);
-/// The elements of logits that linear_cross_entropy makes at a time: 256 MB of bf16.
-constexpr Index kLogitsAtATime = Index{1} << 27;
+/// The elements of logits that linear_cross_entropy makes at a time: 512 MB of bf16.
+constexpr Index kLogitsAtATime = Index{1} << 28;
 /// dx undefined: losses only. dw and weights may be undefined.
 void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& dw, const Tensor& x,
                           const Tensor& w, const Tensor& targets, float scale, const Tensor& weights,
