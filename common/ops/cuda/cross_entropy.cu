@@ -156,7 +156,7 @@ void linear_cross_entropy(const Tensor& losses, const Tensor& dx, const Tensor& 
           .c = dx.range(first * channels, {n, channels}).raw(),
           .ldc = channels});
     if (!dw.defined()) continue;
-    for (const auto [from, to] : {std::pair(Index{0}, eights), std::pair(eights, vocabulary)})
+    for (const auto& [from, to] : {std::pair(Index{0}, eights), std::pair(eights, vocabulary)})
       gemm({.transpose_a = true,
             .m = to - from,
             .n = channels,
