@@ -237,8 +237,8 @@ TEST(CudaCrossEntropy, AgreesWithTheCpu) {
 }
 
 TEST(CudaCrossEntropy, FusedWithTheHeadAgreesWithTheCpu) {
-  // In blocks of 7 rows, so that the last is incomplete; 20 rows at once; and through ops.h. Vocabularies of
-  // less than 8, of none too many for 8 and for 64, and odd ones.
+  // In blocks of 7 rows, so that the last is incomplete; 20 rows at once; and through ops.h. Vocabularies
+  // below 8, of a multiple of 64, of one of 8 only, and odd ones.
   const auto test = [](std::int64_t rows_at_a_time, std::int64_t vocabulary) {
     const Call call = [=](const Place& at) {
       constexpr std::int64_t kTokens = 20, kChannels = 24;
@@ -248,7 +248,7 @@ TEST(CudaCrossEntropy, FusedWithTheHeadAgreesWithTheCpu) {
       const Tensor dx = at.output({kTokens, kChannels}), dw = at.f32(normal({vocabulary, kChannels}, 3));
       if (rows_at_a_time > 0 && at.device == Device::cuda)
         cuda::linear_cross_entropy(losses, dx, dw, x, w, targets, 0.5F, Tensor(),
-                                   rows_at_a_time * (vocabulary + 63) / 64 * 64);
+                                   rows_at_a_time * ((vocabulary + 63) / 64 * 64));
       else
         linear_cross_entropy(losses, dx, dw, x, w, targets, 0.5F);
       linear_cross_entropy_forward(alone, x, w, targets);

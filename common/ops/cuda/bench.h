@@ -35,9 +35,9 @@ double seconds_per_call(int calls, const Call& call) {
 }
 
 /// Times `call` as the benchmark's iterations, after a few calls that do not count; returns the mean in
-/// seconds. An iteration is a pause and then calls for some 30 ms, as in tools/gpu/peers/peers.py: under
-/// steady load a GPU reaches the power that it may take and lowers its clocks, so that products measured
-/// without pauses look up to 15% slower than the peer's.
+/// seconds. An iteration is a pause and then calls for some 30 ms, as in tools/gpu/peers/peers.py: without
+/// pauses products took 15% longer on an H100, probably because it lowers its clocks at the power that it may
+/// take.
 template <typename Call>
 double measure_calls(benchmark::State& state, const Call& call) {
   seconds_per_call(3, call);
@@ -52,7 +52,7 @@ double measure_calls(benchmark::State& state, const Call& call) {
   return total / static_cast<double>(state.iterations());
 }
 
-/// Seven iterations by these times.
+/// Seven iterations, timed by measure_calls.
 inline void by_measured_calls(benchmark::internal::Benchmark* b) {
   b->UseManualTime()->Unit(benchmark::kMicrosecond)->Iterations(7);
 }

@@ -236,7 +236,7 @@ def main():
     parser.add_argument("--out", default="build/gpu", type=pathlib.Path)
     parser.add_argument("--only", nargs="*", choices=GROUPS, help="these groups")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--quick", action="store_true", help="one round, and of the step few repetitions at one size")
     parser.add_argument("--no-peer", action="store_true")
     args = parser.parse_args()
     rounds = 1 if args.quick else args.rounds
