@@ -144,22 +144,23 @@ void pack_block(float* panels, const Product& o, const Block& block) {
 /// (depth, kTileRows), zeros beyond the last row. Whole cache lines of a column are used at each visit;
 /// columns lie on different pages, where the processor does not fetch ahead by itself.
 ///
-/// Where A has `left` >= 8 rows from a strip on, eight numbers are copied instead of six, as one vector: the
-/// next product's overwrite the other two.
+/// Where A has two more rows than a strip (`left` are there in all), eight numbers are copied instead of six,
+/// as one vector: the next product's overwrite the other two.
 void pack_strips(float* strips, const Strided& a, Index depth, Index rows, Index left, Index begin,
                  Index end) {
   constexpr Index kCopied = 8;
   static_assert(kTileRows <= kCopied);
+  const Index as_vectors = std::min(rows, left - (kCopied - kTileRows)) / kTileRows * kTileRows;
   for (Index p = begin; p < end; ++p) {
     for (Index i = 0; i < rows; i += kLine) __builtin_prefetch(a.at(i, p + kAhead));
-    for (Index i = 0; i < rows; i += kTileRows) {
-      float* to = strips + i * depth + p * kTileRows;
-      if (left - i >= kCopied && p + 1 < end) {  // behind the last product is what others have copied
-        std::memcpy(to, a.at(i, p), kCopied * sizeof(float));
-      } else {
-        for (Index r = 0; r < kTileRows; ++r) to[r] = i + r < rows ? *a.at(i + r, p) : 0;
-      }
-    }
+    const float* const from = a.at(0, p);
+    float* to = strips + p * kTileRows;
+    Index i = 0;
+    if (p + 1 < end)  // behind the last product is what others have copied
+      for (; i < as_vectors; i += kTileRows, to += kTileRows * depth)
+        std::memcpy(to, from + i, kCopied * sizeof(float));
+    for (; i < rows; i += kTileRows, to += kTileRows * depth)
+      for (Index r = 0; r < kTileRows; ++r) to[r] = i + r < rows ? *a.at(i + r, p) : 0;
   }
 }
 
