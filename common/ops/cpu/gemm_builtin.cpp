@@ -144,8 +144,8 @@ void pack_block(float* panels, const Product& o, const Block& block) {
 /// (depth, kTileRows), zeros beyond the last row. Whole cache lines of a column are used at each visit;
 /// columns lie on different pages, where the processor does not fetch ahead by itself.
 ///
-/// Where A has two more rows than a strip (`left` are there in all), eight numbers are copied instead of six,
-/// as one vector: the next product's overwrite the other two.
+/// A has `left` rows from the first strip on. Where two more follow a strip, eight numbers are copied instead
+/// of six, as one vector: the next product's overwrite the other two.
 void pack_strips(float* strips, const Strided& a, Index depth, Index rows, Index left, Index begin,
                  Index end) {
   constexpr Index kCopied = 8;
