@@ -24,6 +24,7 @@ namespace llm::cpu {
 namespace {
 
 constexpr Index kBlock = 64;  // queries, and keys
+constexpr Index kLine = 16;   // floats of a cache line
 
 Index round_up(Index n, Index multiple) {
   return (n + multiple - 1) / multiple * multiple;
@@ -34,8 +35,11 @@ thread_local Scratch scratch;
 /// (T, D) with `stride` between rows -> (padded T, padded D) times `scale`, zeros around.
 void pack_rows(float* to, const float* from, Index stride, Index time, Index size, Index padded_time,
                Index padded_size, float scale) {
-  for (Index t = 0; t < time; ++t, to += padded_size, from += stride)
-    for (Index d = 0; d < size; d += kLanes) store(to + d, load_up_to(from + d, size - d) * scale);
+  const Index whole = size / kLanes * kLanes;
+  for (Index t = 0; t < time; ++t, to += padded_size, from += stride) {
+    for (Index d = 0; d < whole; d += kLanes) store(to + d, load(from + d) * scale);
+    if (whole < size) store(to + whole, load_part(from + whole, size - whole) * scale);
+  }
   std::fill(to, to + (padded_time - time) * padded_size, 0.0F);
 }
 
@@ -49,8 +53,11 @@ void pack_columns(float* to, const float* from, Index stride, Index time, Index 
 /// Rows of (padded T, padded D) back into (T, D) with `stride` between rows, times `scale`.
 void unpack_rows(float* to, Index stride, const float* from, Index time, Index size, Index padded_size,
                  float scale) {
-  for (Index t = 0; t < time; ++t, to += stride, from += padded_size)
-    for (Index d = 0; d < size; d += kLanes) store_up_to(to + d, load(from + d) * scale, size - d);
+  const Index whole = size / kLanes * kLanes;
+  for (Index t = 0; t < time; ++t, to += stride, from += padded_size) {
+    for (Index d = 0; d < whole; d += kLanes) store(to + d, load(from + d) * scale);
+    if (whole < size) store_part(to + whole, load(from + whole) * scale, size - whole);
+  }
 }
 
 /// delta (padded T) = y . dy, row by row, where y (T, D) has `stride` between rows and dy is packed.
@@ -108,8 +115,8 @@ struct Block {
 template <bool write>
 [[gnu::always_inline]] inline void fetch_ahead(const float* from, Index stride, Index first,
                                                const Head& head) {
-  constexpr Index kLine = 16;
-  for (Index t = first; t < std::min(head.time, first + kStrip); ++t)
+  const Index end = std::min(head.time, first + kStrip);
+  for (Index t = first; t < end; ++t)
     for (Index d = 0; d < head.size; d += kLine) __builtin_prefetch(from + t * stride + d, write);
 }
 
@@ -117,8 +124,14 @@ template <bool write>
 template <bool write>
 [[gnu::always_inline]] inline void fetch_qkv_ahead(const float* qkv, Index channels, Index first,
                                                    const Head& head) {
-  for (Index part = 0; part < 3; ++part)
-    fetch_ahead<write>(qkv + head.qkv + part * channels, 3 * channels, first, head);
+  const Index end = std::min(head.time, first + kStrip);
+  for (Index t = first; t < end; ++t)
+    for (Index d = 0; d < head.size; d += kLine) {
+      const float* const from = qkv + head.qkv + t * 3 * channels + d;
+      __builtin_prefetch(from, write);
+      __builtin_prefetch(from + channels, write);
+      __builtin_prefetch(from + 2 * channels, write);
+    }
 }
 
 /// scores (64, 64) = q k^T, also for the few keys of a strip's last vector that the mask will take away.
@@ -152,7 +165,8 @@ void block_softmax(float* weights, float* maximum, float* total, float* repair, 
     Vec row[kLanes];
     for (Index r = 0; r < kLanes; ++r) {
       row[r] = masked(weights, block, i + r, 0);
-      for (Index j = kLanes; j < block.visible_to(i + r); j += kLanes)
+      const Index count = block.visible_to(i + r);
+      for (Index j = kLanes; j < count; j += kLanes)
         row[r] = max(row[r], masked(weights, block, i + r, j));
     }
     const Vec highest =
@@ -162,7 +176,8 @@ void block_softmax(float* weights, float* maximum, float* total, float* repair, 
     store(repair + i, factor);
     for (Index r = 0; r < kLanes; ++r) {
       row[r] = Vec{};
-      for (Index j = 0; j < block.visible_to(i + r); j += kLanes) {
+      const Index count = block.visible_to(i + r);
+      for (Index j = 0; j < count; j += kLanes) {
         const Vec weight = exp_nonpositive(masked(weights, block, i + r, j) - maximum[i + r]);
         store(weights + (i + r) * kBlock + j, weight);
         row[r] += weight;

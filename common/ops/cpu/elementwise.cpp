@@ -35,7 +35,9 @@ constexpr Index kGrain = 16384;
 
 void gelu_forward(float* y, const float* x, Index count) {
   parallel_for(count, kGrain, [=](Index begin, Index end) {
-    for (Index i = begin; i < end; i += kLanes) store_up_to(y + i, gelu(load_up_to(x + i, end - i)), end - i);
+    Index i = begin;
+    for (; i + kLanes <= end; i += kLanes) store(y + i, gelu(load(x + i)));
+    if (i < end) store_part(y + i, gelu(load_part(x + i, end - i)), end - i);
   });
 }
 
