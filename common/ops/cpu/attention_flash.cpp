@@ -166,8 +166,7 @@ void block_softmax(float* weights, float* maximum, float* total, float* repair, 
     for (Index r = 0; r < kLanes; ++r) {
       row[r] = masked(weights, block, i + r, 0);
       const Index count = block.visible_to(i + r);
-      for (Index j = kLanes; j < count; j += kLanes)
-        row[r] = max(row[r], masked(weights, block, i + r, j));
+      for (Index j = kLanes; j < count; j += kLanes) row[r] = max(row[r], masked(weights, block, i + r, j));
     }
     const Vec highest =
         max(load(maximum + i), reduce_rows(row, [](const Vec& a, const Vec& b) { return max(a, b); }));

@@ -98,13 +98,14 @@ template <typename F>
 #pragma GCC unroll 4
   for (int i = 0; i < kParts; ++i) std::memcpy(p + i * kPartLanes, &v.part[i], sizeof v.part[i]);
 }
-/// The first `count` lanes from memory, `rest` in the others. For the tail of a row.
-inline Vec load_part(const float* p, std::int64_t count, float rest = 0) {
+/// The first `count` lanes from memory, `rest` in the others. For the tail of a row; never inlined, since a
+/// Vec whose bytes are copied lies in memory, also where whole ones are meant to stay in registers.
+[[gnu::noinline]] inline Vec load_part(const float* p, std::int64_t count, float rest = 0) {
   Vec v = splat(rest);
   std::memcpy(&v, p, static_cast<std::size_t>(count) * sizeof(float));
   return v;
 }
-inline void store_part(float* p, const Vec& v, std::int64_t count) {
+[[gnu::noinline]] inline void store_part(float* p, Vec v, std::int64_t count) {
   std::memcpy(p, &v, static_cast<std::size_t>(count) * sizeof(float));
 }
 
