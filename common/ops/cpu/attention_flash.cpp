@@ -24,7 +24,6 @@ namespace llm::cpu {
 namespace {
 
 constexpr Index kBlock = 64;  // queries, and keys
-constexpr Index kLine = 16;   // floats of a cache line
 
 Index round_up(Index n, Index multiple) {
   return (n + multiple - 1) / multiple * multiple;
@@ -115,6 +114,7 @@ struct Block {
 template <bool write>
 [[gnu::always_inline]] inline void fetch_ahead(const float* from, Index stride, Index first,
                                                const Head& head) {
+  constexpr Index kLine = 16;
   const Index end = std::min(head.time, first + kStrip);
   for (Index t = first; t < end; ++t)
     for (Index d = 0; d < head.size; d += kLine) __builtin_prefetch(from + t * stride + d, write);
@@ -124,14 +124,8 @@ template <bool write>
 template <bool write>
 [[gnu::always_inline]] inline void fetch_qkv_ahead(const float* qkv, Index channels, Index first,
                                                    const Head& head) {
-  const Index end = std::min(head.time, first + kStrip);
-  for (Index t = first; t < end; ++t)
-    for (Index d = 0; d < head.size; d += kLine) {
-      const float* const from = qkv + head.qkv + t * 3 * channels + d;
-      __builtin_prefetch(from, write);
-      __builtin_prefetch(from + channels, write);
-      __builtin_prefetch(from + 2 * channels, write);
-    }
+  for (Index part = 0; part < 3; ++part)
+    fetch_ahead<write>(qkv + head.qkv + part * channels, 3 * channels, first, head);
 }
 
 /// scores (64, 64) = q k^T, also for the few keys of a strip's last vector that the mask will take away.
